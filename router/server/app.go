@@ -234,7 +234,7 @@ func New(c Config) (*App, error) {
 	a.limited, _ = c.GitHub.(limited)
 	a.wire(c)
 	a.registry.MustRegister(a.decider.Metrics(), a.health, gateMetrics{a.public, a.admin}, replicaMetrics{&a.replica, c.Replicas == nil},
-		ofLeader{telemetry.NewDatabaseMetrics(c.Store, func() []string { return a.Rules().Rules() }), func() bool { return c.Replicas == nil || a.replica.term() != 0 }})
+		telemetry.NewPoolMetrics(c.Store), ofLeader{telemetry.NewDatabaseMetrics(c.Store, func() []string { return a.Rules().Rules() }), func() bool { return c.Replicas == nil || a.replica.term() != 0 }})
 	if github, ok := c.GitHub.(interface{ Budget() []router.Budget }); ok {
 		a.registry.MustRegister(telemetry.NewGitHubMetrics(github))
 	}

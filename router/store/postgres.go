@@ -348,6 +348,8 @@ func openPostgres(ctx context.Context, url string, options ...Option) (_ *Store,
 	return s, nil
 }
 
+const fixRights = "let Switchyard's role connect to its database, and make it the owner of the schema that is first in its search_path"
+
 // claimServer makes sure, for as long as the connection lasts, that nobody needs the database
 // alone, or that no other Switchyard uses it. It waits for one that is about to end.
 func claimServer(ctx context.Context, conn *sql.Conn, alone bool) error {
@@ -356,9 +358,12 @@ func claimServer(ctx context.Context, conn *sql.Conn, alone bool) error {
 		lock = "SELECT pg_try_advisory_lock($1, hashtext(current_schema()))"
 	}
 	for waited := time.Duration(0); ; waited += lockPause {
-		var ours bool
+		var ours sql.NullBool
 		err := conn.QueryRowContext(ctx, lock, serverLock).Scan(&ours)
-		if err != nil || ours {
+		if err == nil && !ours.Valid { // current_schema() is NULL
+			err = &router.FixError{Fix: fixRights, Err: errors.New("its role may use no schema of its search_path")}
+		}
+		if err != nil || ours.Bool {
 			return err
 		}
 		if waited >= 3*lockPatience || !router.Pause(ctx, lockPause) {
@@ -465,7 +470,7 @@ func (p *postgres) fault(err error) error {
 		case e.Code == readOnlyCode:
 			fix = fixReadOnly
 		case e.Code == "42501":
-			fix = "make Switchyard's role the owner of its database, or of the schema that is first in its search_path"
+			fix = fixRights
 		case e.Code == "3D000":
 			fix = "create the database, or name another"
 		case strings.HasPrefix(e.Code, "28"):

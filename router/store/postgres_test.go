@@ -62,10 +62,17 @@ func TestTheRoleOfTheREADMEIsEnough(t *testing.T) {
 	must(t, s.Close())
 	postgrestest.ExecIn(t, name, fmt.Sprintf("SELECT FROM %[1]s.jobs; DROP OWNED BY %[1]s", name))
 
-	postgrestest.ExecIn(t, name, fmt.Sprintf("REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO %[1]s; GRANT CONNECT ON DATABASE %[1]s TO %[1]s", name))
-	_, err = store.Open(t.Context(), of(name))
-	if fix, ok := errors.AsType[*router.FixError](err); !ok || !strings.Contains(fix.Fix, "make Switchyard's role the owner") {
-		t.Errorf("without a schema of its own: %v", err)
+	// Each with the right that the one before lacked.
+	for _, step := range []struct{ lacks, rights string }{
+		{"CONNECT", "REVOKE ALL ON SCHEMA public FROM PUBLIC"},
+		{"a schema", "GRANT CONNECT ON DATABASE NAME TO NAME"},
+		{"CREATE in its schema", "GRANT USAGE ON SCHEMA public TO NAME"},
+	} {
+		postgrestest.ExecIn(t, name, strings.ReplaceAll(step.rights, "NAME", name))
+		_, err = store.Open(t.Context(), of(name))
+		if fix, ok := errors.AsType[*router.FixError](err); !ok || !strings.Contains(fix.Fix, "make it the owner of the schema") {
+			t.Errorf("without %s: %v", step.lacks, err)
+		}
 	}
 }
 

@@ -216,7 +216,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (b *databaseMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, runnersLive, databaseBytes, databaseConns, databaseWaits, databaseWaited} {
+	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, runnersLive, databaseBytes} {
 		ch <- d
 	}
 }
@@ -243,9 +243,6 @@ func (b *databaseMetrics) Collect(ch chan<- prometheus.Metric) {
 func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		shown = append(shown, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
-	}
-	counter := func(d *prometheus.Desc, v float64, labels ...string) {
-		shown = append(shown, prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...))
 	}
 	missing := func(d *prometheus.Desc, err error) {
 		shown = append(shown, prometheus.NewInvalidMetric(d, fmt.Errorf("ask the store: %w", err)))
@@ -296,13 +293,26 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 		gauge(databaseBytes, float64(main), "main")
 		gauge(databaseBytes, float64(wal), "wal")
 	}
-	for pool, p := range b.store.Pools() {
-		gauge(databaseConns, float64(p.InUse), pool, "in_use")
-		gauge(databaseConns, float64(p.Idle), pool, "idle")
-		counter(databaseWaits, float64(p.WaitCount), pool)
-		counter(databaseWaited, p.WaitDuration.Seconds(), pool)
-	}
 	return shown
+}
+
+// poolMetrics shows a process's connections to the database.
+type poolMetrics struct{ store Counter }
+
+// NewPoolMetrics returns a collector of a process's connections to the database.
+func NewPoolMetrics(store Counter) prometheus.Collector { return poolMetrics{store} }
+
+// Describe implements prometheus.Collector.
+func (m poolMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
+
+// Collect implements prometheus.Collector.
+func (m poolMetrics) Collect(ch chan<- prometheus.Metric) {
+	for pool, p := range m.store.Pools() {
+		ch <- prometheus.MustNewConstMetric(databaseConns, prometheus.GaugeValue, float64(p.InUse), pool, "in_use")
+		ch <- prometheus.MustNewConstMetric(databaseConns, prometheus.GaugeValue, float64(p.Idle), pool, "idle")
+		ch <- prometheus.MustNewConstMetric(databaseWaits, prometheus.CounterValue, float64(p.WaitCount), pool)
+		ch <- prometheus.MustNewConstMetric(databaseWaited, prometheus.CounterValue, p.WaitDuration.Seconds(), pool)
+	}
 }
 
 // githubMetrics shows Prometheus what is left of GitHub's limits.

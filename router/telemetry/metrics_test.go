@@ -50,7 +50,7 @@ func (counter) Pools() map[string]sql.DBStats {
 
 func TestTheDatabaseIsShown(t *testing.T) {
 	r := prometheus.NewRegistry()
-	r.MustRegister(telemetry.NewDatabaseMetrics(counter{}, func() []string { return nil }))
+	r.MustRegister(telemetry.NewDatabaseMetrics(counter{}, func() []string { return nil }), telemetry.NewPoolMetrics(counter{}))
 	want := map[string]float64{
 		"switchyard_database_bytes main": 3, "switchyard_database_bytes wal": 4,
 		"switchyard_database_connections operators in_use": 1, "switchyard_database_connections operators idle": 2,
