@@ -5,7 +5,10 @@ import (
 	"time"
 )
 
-type claimKey struct{}
+type (
+	claimKey struct{}
+	jobsKey  struct{}
+)
 
 // ForClaim returns a context that marks calls to GitHub as part of a claim: a runner
 // that has started waits for the answer. Such calls may use up GitHub's limits, and
@@ -20,6 +23,18 @@ func ForClaim(ctx context.Context) context.Context {
 // IsForClaim reports whether ctx was marked by ForClaim.
 func IsForClaim(ctx context.Context) bool {
 	marked, _ := ctx.Value(claimKey{}).(bool)
+	return marked
+}
+
+// ForJobs returns a context that marks calls to GitHub as something that jobs wait for. Such
+// calls leave as small a reserve as GitHub.Run does.
+func ForJobs(ctx context.Context) context.Context {
+	return context.WithValue(ctx, jobsKey{}, true)
+}
+
+// IsForJobs reports whether ctx was marked by ForJobs.
+func IsForJobs(ctx context.Context) bool {
+	marked, _ := ctx.Value(jobsKey{}).(bool)
 	return marked
 }
 

@@ -94,6 +94,16 @@ type Webhooks interface {
 	// the last page. ErrNotFound: GitHub knows no such hook, or does not show it to us.
 	Deliveries(ctx context.Context, h Hook, cursor string) (page []SentDelivery, next string, err error)
 
+	// Delivery returns the body of a delivery that Deliveries listed, with the event's fields
+	// as GitHub sent them, and whatever strangers wrote in them. It can be large. Nobody signs
+	// it: it is as trustworthy as the connection to GitHub.
+	Delivery(ctx context.Context, h Hook, deliveryID int64) (body []byte, err error)
+
+	// DeliveryLimit returns the rate limit that GitHub counts requests for a hook's
+	// deliveries by, as its last answer said, and how much of it, in percent, is kept from
+	// those marked by ForJobs. A Limit of 0: not known, or there is none.
+	DeliveryLimit(h Hook) (limit RateLimit, keptPercent int)
+
 	// Redeliver has GitHub repeat a delivery, with the same GUID. It does not wait
 	// for the delivery.
 	Redeliver(ctx context.Context, h Hook, deliveryID int64) error

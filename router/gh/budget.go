@@ -86,8 +86,11 @@ type asked struct {
 type askedKey struct{}
 
 func withAsked(ctx context.Context, a asked) context.Context {
-	if router.IsForClaim(ctx) {
+	switch {
+	case router.IsForClaim(ctx):
 		a.priority = claim
+	case router.IsForJobs(ctx):
+		a.priority = max(a.priority, routing)
 	}
 	return context.WithValue(ctx, askedKey{}, a)
 }
@@ -254,6 +257,21 @@ func (b *budget) figures(login string, now time.Time) router.Budget {
 		}
 	}
 	return f
+}
+
+// limitOf returns the primary limit that GitHub counts an endpoint for; zero: not known.
+func (b *budget) limitOf(endpoint string, now time.Time) router.RateLimit {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.endpoints[endpoint]
+	if e == nil {
+		return router.RateLimit{}
+	}
+	q := b.primary[e.resource]
+	if q == nil || !now.Before(q.reset) {
+		return router.RateLimit{}
+	}
+	return router.RateLimit{Resource: e.resource, Limit: q.limit, Remaining: max(q.remaining-q.inFlight, 0), Reset: q.reset}
 }
 
 // registered counts the registrations of runners by target.

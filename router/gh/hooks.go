@@ -2,6 +2,7 @@ package gh
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -77,6 +78,54 @@ func sent(found []*github.HookDelivery) ([]router.SentDelivery, error) {
 	return page, nil
 }
 
+// Delivery implements router.Webhooks. It fails with a *router.GiveUpError when GitHub no
+// longer has the delivery.
+func (c *Client) Delivery(ctx context.Context, h router.Hook, deliveryID int64) (body []byte, err error) {
+	gone := false
+	err = c.askHook(ctx, h, fmt.Sprintf("read delivery %d of %s", deliveryID, h), "read", func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		var found struct {
+			ID      int64 `json:"id"`
+			Request struct {
+				Payload json.RawMessage `json:"payload"`
+			} `json:"request"`
+		}
+		resp, err := send(ctx, api, http.MethodGet, fmt.Sprintf("%s/%d", deliveriesOf(h), deliveryID), nil, &found)
+		gone = absent(err, resp)
+		body = found.Request.Payload
+		switch {
+		case err != nil:
+		case found.ID != deliveryID:
+			err = errors.New("GitHub's answer is about another delivery")
+		case len(body) == 0 || string(body) == "null":
+			err = errors.New("GitHub's answer lacks the delivery's payload")
+		}
+		return resp, err
+	})
+	if gone {
+		err = &router.GiveUpError{Err: err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+// DeliveryLimit implements router.Webhooks.
+func (c *Client) DeliveryLimit(h router.Hook) (limit router.RateLimit, keptPercent int) {
+	var s *session
+	switch {
+	case h.Kind != router.HookApp:
+		s = c.known(target{owner: h.Owner, repo: h.Repo})
+	case c.app != nil:
+		s = c.app.session
+	}
+	keptPercent, _ = routing.share()
+	if s == nil {
+		return router.RateLimit{}, keptPercent
+	}
+	return s.budget.limitOf(c.endpoint(http.MethodGet, c.base.Path+deliveriesOf(h)), c.now()), keptPercent
+}
+
 // Redeliver implements router.Webhooks. It fails with a *router.GiveUpError when GitHub no
 // longer has the delivery, or does not redeliver it.
 func (c *Client) Redeliver(ctx context.Context, h router.Hook, deliveryID int64) error {
@@ -139,7 +188,7 @@ func (c *caller) askAsApp(ctx context.Context, doing string, do exchange) error 
 	if err := c.ready(ctx, c.app.session); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(withAsked(ctx, asked{}), c.timeout)
 	defer cancel()
 	resp, err := do(ctx, c.app.session.api)
 	if err == nil {

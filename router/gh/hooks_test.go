@@ -1,6 +1,9 @@
 package gh_test
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -53,6 +56,21 @@ func TestLostDeliveriesAreListedAndMadeAgain(t *testing.T) {
 			want := router.SentDelivery{ID: 150, GUID: last.GUID, At: last.DeliveredAt.UTC().Truncate(time.Second), Event: "workflow_job", Action: "queued"}
 			if diff := cmp.Diff(want, all[0]); diff != "" {
 				t.Errorf("the newest delivery (-want +got):\n%s", diff)
+			}
+			body, err := a.client.Delivery(router.ForJobs(t.Context()), h, 7)
+			var got, sent any
+			if err := errors.Join(err, json.Unmarshal(body, &got), json.Unmarshal(githubsim.Payload(a.Jobs()[6], "queued"), &sent)); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(sent, got); diff != "" {
+				t.Errorf("the seventh delivery (-sent +got):\n%s", diff)
+			}
+			if _, err := a.client.Delivery(t.Context(), h, 999); kind(err) != "give up" {
+				t.Errorf("Delivery of one that is gone = %v, want give up", err)
+			}
+			limit, kept := a.client.DeliveryLimit(h)
+			if limit.Limit != 5000 || limit.Remaining >= 5000 || limit.Remaining < 4000 || kept != 5 {
+				t.Errorf("DeliveryLimit = %+v, %d, want what is left of 5000 requests, of which 5 percent are kept", limit, kept)
 			}
 			if err := a.client.Redeliver(t.Context(), h, 7); err != nil {
 				t.Errorf("Redeliver = %v", err)
@@ -125,5 +143,43 @@ func TestDeliveriesThatMakeNoSenseAreRefused(t *testing.T) {
 				t.Errorf("Deliveries = %v, %q, %v, want an error that is worth a retry", page, next, err)
 			}
 		})
+	}
+}
+
+func TestADeliveryThatMakesNoSenseIsRefused(t *testing.T) {
+	for name, body := range map[string]string{
+		"nothing": "", "another": `{"id": 8, "request": {"headers": {}, "payload": {"action": "queued"}}}`,
+		"no payload": `{"id": 7, "request": {"headers": null, "payload": null}}`, "no request": `{"id": 7}`,
+		"too large": `{"id": 7, "request": {"payload": {"x": "` + strings.Repeat("x", 1<<20) + `"}}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, body) }), nil)
+			if got, err := c.Delivery(t.Context(), learned(githubsim.OrganizationHook), 7); kind(err) != "retry" || got != nil {
+				t.Errorf("Delivery = %.50q, %v, want an error that is worth a retry", got, err)
+			}
+		})
+	}
+}
+
+// Housekeeping leaves a fifth of a limit, and what jobs wait for a twentieth.
+func TestWhatJobsWaitForMayUseMoreOfTheAppsLimit(t *testing.T) {
+	a := newAppTest(t, githubsim.Config{RateLimit: 100}, nil, "acme")
+	h := learned(githubsim.AppHook)
+	read := func(ctx context.Context) (n int) {
+		for {
+			if _, _, err := a.client.Deliveries(ctx, h, ""); err != nil {
+				if kind(err) != "retry at" {
+					t.Errorf("Deliveries = %v, want one that says when to retry", err)
+				}
+				return n
+			}
+			n++
+		}
+	}
+	if n := read(t.Context()); n != 80 {
+		t.Errorf("a sweep may read %d times, want 80", n)
+	}
+	if n := read(router.ForJobs(t.Context())); n != 15 {
+		t.Errorf("what jobs wait for may then read %d times, want 15", n)
 	}
 }

@@ -177,6 +177,21 @@ func (g *Instances) Deliveries(ctx context.Context, h router.Hook, cursor string
 	return page, next, err
 }
 
+func (g *Instances) Delivery(ctx context.Context, h router.Hook, deliveryID int64) ([]byte, error) {
+	in := g.of(h.ID)
+	h.ID = router.GitHubID(h.ID)
+	return from(in, func(c *Client) ([]byte, error) { return c.Delivery(ctx, h, deliveryID) })
+}
+
+func (g *Instances) DeliveryLimit(h router.Hook) (limit router.RateLimit, keptPercent int) {
+	in := g.of(h.ID)
+	if in.err != nil {
+		return router.RateLimit{}, 0
+	}
+	h.ID = router.GitHubID(h.ID)
+	return in.client.DeliveryLimit(h)
+}
+
 func (g *Instances) Redeliver(ctx context.Context, h router.Hook, deliveryID int64) error {
 	in := g.of(h.ID)
 	h.ID = router.GitHubID(h.ID)

@@ -3,6 +3,7 @@ package githubsim
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -15,7 +16,10 @@ import (
 	"time"
 )
 
-const unreachable = "failed to connect to host"
+const (
+	unreachable    = "failed to connect to host"
+	deliveriesKept = 72 * time.Hour // by GitHub
+)
 
 // A Delivery is a snapshot of one webhook request.
 type Delivery struct {
@@ -308,43 +312,81 @@ func (s rest) hookRoutes(api *http.ServeMux) {
 		})
 	}
 	api.HandleFunc("GET "+path, scoped(s.listDeliveries))
+	api.HandleFunc("GET "+path+"/{id}", scoped(s.getDelivery))
 	api.HandleFunc("POST "+path+"/{id}/attempts", scoped(s.redeliver))
 }
 
-// listDeliveries answers with those that are the hook's. s.mu is held, as in redeliver.
+// listDeliveries answers with those that are the hook's. s.mu is held, as in getDelivery and
+// redeliver.
 func (s rest) listDeliveries(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
-	items := make([]object, 0, len(s.deliveries))
-	for _, d := range slices.Backward(s.deliveries) {
-		if d.Status == "" || d.ID <= s.forgotten || !of(d) {
-			continue // GitHub lists a delivery when it has a result
-		}
-		items = append(items, object{
-			"id": d.ID, "guid": d.GUID, "delivered_at": stamp(d.DeliveredAt), "redelivery": d.Redelivery,
-			"duration": d.Duration.Seconds(), "status": d.Status, "status_code": d.StatusCode,
-			"event": d.Event, "action": d.Action, "installation_id": installation(d.job.Owner),
-			"repository_id": number("repo", d.job.Owner+"/"+d.job.Repo), "throttled_at": nil,
-		})
-	}
+	q, size := r.URL.Query(), pageSize(r)
 	// The cursor is the ID of the next delivery to list: IDs fall.
-	q := r.URL.Query()
+	from := int64(len(s.deliveries))
 	if cursor, err := strconv.ParseInt(q.Get("cursor"), 10, 64); err == nil {
-		items = slices.DeleteFunc(items, func(o object) bool { return o["id"].(int64) > cursor })
+		from = min(max(cursor, 0), from)
 	}
-	if size := pageSize(r); len(items) > size {
-		q.Set("cursor", fmt.Sprint(items[size]["id"]))
-		w.Header().Set("Link", fmt.Sprintf(`<%s%s?%s>; rel="next"`, apiURL, r.URL.Path, q.Encode()))
-		items = items[:size]
+	items := make([]object, 0, size)
+	for _, d := range slices.Backward(s.deliveries[:from]) {
+		if !s.listed(d) || !of(d) {
+			continue
+		}
+		if len(items) == size {
+			q.Set("cursor", fmt.Sprint(d.ID))
+			w.Header().Set("Link", fmt.Sprintf(`<%s%s?%s>; rel="next"`, apiURL, r.URL.Path, q.Encode()))
+			break
+		}
+		items = append(items, deliveryObject(d))
 	}
 	answer(w, http.StatusOK, items)
 }
 
-func (s rest) redeliver(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
-	id := pathID(r)
-	if id <= s.forgotten || id > int64(len(s.deliveries)) || !of(s.deliveries[id-1]) {
-		notFound(w)
+// listed reports whether GitHub shows a delivery: when it has a result, and for three days.
+// s.mu is held.
+func (s *hooks) listed(d *delivery) bool {
+	return d.Status != "" && d.ID > s.forgotten && s.cfg.Now().Sub(d.DeliveredAt) < deliveriesKept
+}
+
+func deliveryObject(d *delivery) object {
+	return object{
+		"id": d.ID, "guid": d.GUID, "delivered_at": stamp(d.DeliveredAt), "redelivery": d.Redelivery,
+		"duration": d.Duration.Seconds(), "status": d.Status, "status_code": d.StatusCode,
+		"event": d.Event, "action": d.Action, "installation_id": installation(d.job.Owner),
+		"repository_id": number("repo", d.job.Owner+"/"+d.job.Repo), "throttled_at": nil,
+	}
+}
+
+// getDelivery answers with what was sent. The payload is parsed JSON: its bytes, and so its
+// signature, are not those of the delivery.
+func (s rest) getDelivery(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
+	d := s.delivery(w, r, of)
+	if d == nil {
 		return
 	}
-	if _, err := s.redeliverOne(id); err != nil {
+	one := deliveryObject(d)
+	one["url"] = s.cfg.WebhookURL
+	one["request"] = object{
+		"headers": object{"X-GitHub-Delivery": d.GUID, "X-GitHub-Event": d.Event}, "payload": json.RawMessage(Payload(d.job, d.Action)),
+	}
+	one["response"] = object{"headers": object{}, "payload": ""}
+	answer(w, http.StatusOK, one)
+}
+
+// delivery returns the delivery of a request; nil: it is not listed, and it has answered 404.
+func (s rest) delivery(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) *delivery {
+	id := pathID(r)
+	if id < 1 || id > int64(len(s.deliveries)) || !s.listed(s.deliveries[id-1]) || !of(s.deliveries[id-1]) {
+		notFound(w)
+		return nil
+	}
+	return s.deliveries[id-1]
+}
+
+func (s rest) redeliver(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
+	d := s.delivery(w, r, of)
+	if d == nil {
+		return
+	}
+	if _, err := s.redeliverOne(d.ID); err != nil {
 		notFound(w)
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,6 +57,12 @@ func TestDeliveriesCanBeListedAndRepeatedOverREST(t *testing.T) {
 	_, answer = s.call("GET", "/app/hook/deliveries?per_page=2&cursor=1", "")
 	if got := names(t, answer, "id"); !slices.Equal(got, []string{"1"}) {
 		t.Errorf("the second page = %v, want [1]", got)
+	}
+	if status, answer := s.call("GET", "/app/hook/deliveries/2", ""); status != http.StatusOK || !strings.Contains(fmt.Sprint(answer), "payload:map[action:queued") {
+		t.Errorf("a delivery = %d %v, want its payload", status, answer)
+	}
+	if status, _ := s.call("GET", "/app/hook/deliveries/9", ""); status != http.StatusNotFound {
+		t.Errorf("an unknown delivery = %d, want 404", status)
 	}
 	if status, _ := s.call("POST", "/app/hook/deliveries/2/attempts", ""); status != http.StatusAccepted {
 		t.Errorf("redeliver = %d, want 202", status)

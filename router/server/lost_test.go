@@ -64,6 +64,12 @@ func (p *post) Deliveries(_ context.Context, h router.Hook, cursor string) (page
 	return page, next, nil
 }
 
+func (p *post) Delivery(context.Context, router.Hook, int64) ([]byte, error) {
+	return nil, errors.New("not needed")
+}
+
+func (p *post) DeliveryLimit(router.Hook) (router.RateLimit, int) { return router.RateLimit{}, 0 }
+
 func (p *post) Redeliver(_ context.Context, h router.Hook, deliveryID int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
