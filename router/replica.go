@@ -33,6 +33,7 @@ type Leading struct {
 	NotEvaluatedSince time.Time `json:"not_evaluated_since,omitzero"` // since when Nomad evaluates no jobs; zero: it does
 	Lost              int       `json:"lost,omitempty"`               // deliveries that the last sweep to find any found to have failed
 	LostAt            time.Time `json:"lost_at,omitzero"`             // when it did
+	Polls             []Polling `json:"polls,omitempty"`              // how deliveries are read, if they are
 	Syncing           bool      `json:"syncing,omitempty"`            // the first sync is under way
 	Settling          bool      `json:"settling,omitempty"`           // runners may become known soon
 }

@@ -28,6 +28,7 @@ const (
 	nothingAfter  = 10 * time.Minute // in which no job starts, though one waits
 	unsignedLeast = 3                // requests without a valid signature; single ones come from anywhere
 	unsignedFor   = 10 * time.Minute // after the last of them
+	pollFailsFor  = time.Minute      // in which GitHub lists no deliveries
 	lostFor       = 90 * time.Second // after a sweep found lost deliveries, and until another one arrives
 	quietLeast    = 20 * time.Second // without a delivery
 	quietExpected = 10               // jobs that came in the same time on the days before
@@ -82,6 +83,7 @@ type Config struct {
 	Silent        func() time.Duration                     // for how long Nomad has answered no request for a runner; 0: it answers
 	NotEvaluating func() time.Duration                     // for how long Nomad evaluates no jobs; 0: it does
 	Lost          func() (deliveries int, since time.Time) // that the last sweep to find any found to have failed, and when
+	Polls         func() []router.Polling                  // how deliveries are read from GitHub, if they are
 	Replicas      func(now time.Time) []router.Trouble     // what is wrong with the replicas; without replicas nothing is
 }
 

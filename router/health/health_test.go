@@ -69,6 +69,7 @@ func open(f *fake) *health.Health {
 		Rules: func() router.RulesStatus { return router.RulesStatus{} }, FirstSync: func() bool { return false },
 		Silent: func() time.Duration { return 0 }, NotEvaluating: func() time.Duration { return 0 },
 		Lost:     func() (int, time.Time) { return 0, time.Time{} },
+		Polls:    func() []router.Polling { return nil },
 		Replicas: func(time.Time) []router.Trouble { return nil },
 	}, "started")
 }

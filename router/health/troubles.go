@@ -58,7 +58,7 @@ func Check(c router.Cause) string {
 		return "nomad"
 	case router.CauseGitHubCalls, router.CauseGitHubDenies, router.CauseGitHubSilent:
 		return "github"
-	case router.CauseUnsigned, router.CauseNoDelivery, router.CauseLostDelivery:
+	case router.CauseUnsigned, router.CauseNoDelivery, router.CauseLostDelivery, router.CausePollLimit, router.CausePollFails:
 		return "deliveries"
 	case router.CauseDisk:
 		return "disk"
@@ -69,7 +69,7 @@ func Check(c router.Cause) string {
 var severities = []router.Severity{router.Critical, router.Warning, router.Info}
 
 // symptoms come of other troubles, most often.
-var symptoms = []router.Cause{router.CauseNoDelivery, router.CauseLostDelivery, router.CauseNothingStarts}
+var symptoms = []router.Cause{router.CausePollFails, router.CauseNoDelivery, router.CauseLostDelivery, router.CauseNothingStarts}
 
 // worstFirst orders troubles: the worst come first, of those the database's, then causes
 // before symptoms, then the newest.
@@ -329,6 +329,16 @@ func (h *Health) sides(now time.Time, quiet bool) (all []router.Trouble) {
 		}
 		add(router.CauseUnsigned, severity, first, fmt.Sprintf("%d requests to the webhook in a row have no valid signature, and %s", n, what), "", fix)
 	}
+	for _, p := range h.config.Polls() {
+		if !p.ShortSince.IsZero() {
+			add(router.CausePollLimit, router.Warning, p.ShortSince, p.Short(), "",
+				"let GitHub reach --listen as well (--github-intake both), or read less often (--github-poll-every); at other times of the day there may be enough")
+		}
+		if p.Failing != "" && now.Sub(p.FailingSince) >= pollFailsFor {
+			add(router.CausePollFails, router.Critical, p.FailingSince, "GitHub does not list the deliveries of "+p.Hook+", so new jobs are not known", p.Failing,
+				"do what GitHub says; what it sent in the last three days is read by itself then")
+		}
+	}
 	if n, since := h.config.Lost(); n > 0 && (time.Since(since) < lostFor || h.config.Metrics.Worked.Last(telemetry.WorkedDelivery).Before(since.Add(lostFor))) {
 		add(router.CauseLostDelivery, router.Warning, since, fmt.Sprintf("GitHub could not deliver %s; they are redelivered", router.Count(n, "event")), "",
 			"check that GitHub reaches --listen: the webhook's recent deliveries on GitHub have the errors")
@@ -442,7 +452,7 @@ func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 		all = append(all, router.Trouble{
 			Cause: router.CauseNoDelivery, Severity: router.Critical, Since: f.at.Add(-quiet),
 			What: fmt.Sprintf("no %sdelivery has arrived for %s; on other days about %s came in this time", valid, router.Coarse(quiet), router.Count(expected, "job")),
-			Fix:  "check the webhook's recent deliveries on GitHub (Settings, Webhooks; or the App's page, Advanced), and that GitHub reaches --listen",
+			Fix:  "check the webhook's recent deliveries on GitHub (Settings, Webhooks; or the App's page, Advanced), and that GitHub reaches --listen; with --github-intake poll, that the webhook is active",
 		})
 	}
 	oldest := h.oldestWaiting(ctx)

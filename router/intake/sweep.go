@@ -75,6 +75,7 @@ type Sweeper struct {
 	Log        *telemetry.Log
 	Now        func() time.Time
 	StoreWorks func(context.Context) bool // whether the database takes writes now
+	Polled     func(router.Hook) bool     // whether a Poller reads the deliveries of a hook, so that none gets lost; nil: none
 
 	now       router.Hint // a sweep is due
 	refused   router.Hint // the store failed to record a delivery
@@ -92,7 +93,7 @@ type Sweeper struct {
 	sweep     int                    // counts
 	turns     map[router.HookKey]int // how often each was swept
 	compared  map[router.HookKey]comparison
-	read      bool          // GitHub listed the deliveries of some hook
+	read      bool          // GitHub listed the deliveries of some hook, or a Poller has it list them
 	unreached []router.Hook // hooks whose deliveries GitHub does not list
 
 	latest   time.Time // when the store had last recorded anything, at the start; zero: never; guarded by mu
@@ -278,6 +279,11 @@ func (sw *Sweeper) Sweep(ctx context.Context) error {
 	for _, h := range hooks {
 		sw.hear(h.Hook, h.Heard)
 	}
+	hooks = slices.DeleteFunc(hooks, func(h router.HookSweep) bool {
+		polled := sw.Polled != nil && sw.Polled(h.Hook)
+		sw.read = sw.read || polled
+		return polled
+	})
 	all := sw.sweep == 0
 	if sw.recovered.Swap(false) {
 		all = true

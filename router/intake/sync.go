@@ -169,6 +169,12 @@ func (sy *Syncer) SyncUnread(ctx context.Context) error {
 	return nil
 }
 
+// SyncHook syncs the repositories of a webhook whose deliveries are not read.
+func (sy *Syncer) SyncHook(ctx context.Context, h router.Hook) {
+	sy.First.Begin()
+	sy.Full(ctx, func(r router.Repo) bool { return sy.covers(h, r) })
+}
+
 // covers reports whether a webhook sends deliveries of a repository's jobs.
 func (sy *Syncer) covers(h router.Hook, r router.Repo) bool {
 	if router.HostOf(sy.GitHub, h.ID) != r.Host {

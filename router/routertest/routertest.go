@@ -50,7 +50,7 @@ type Config struct {
 	// GitHub and Nomad replace the simulators and clients, which are then nil.
 	GitHub router.GitHub
 	Nomad  router.Nomad
-	// Hub is the simulated GitHub. Without an App it has an organization's webhook; the
+	// Hub is the simulated GitHub. Without an App it has an organization's webhook, unless it says otherwise; the
 	// URL, the secret and the client of deliveries are the world's.
 	Hub githubsim.Config
 	// Client is the client of the simulated GitHub, without its URL and network. Without
@@ -147,7 +147,7 @@ func (w *World) newGitHub(sim githubsim.Config, client gh.Config) {
 		w.forward(rw, r)
 	}))
 	if sim.App == nil {
-		sim.Hook = githubsim.OrganizationHook
+		sim.Hook = cmp.Or(sim.Hook, githubsim.OrganizationHook)
 		client.Token = gh.StaticToken("ghs_x")
 	}
 	sim.WebhookURL, sim.Secret, sim.Client = door+"/webhooks/github", Secret, w.Net.Client()

@@ -55,8 +55,16 @@ type Config struct {
 
 	// Webhook makes the handler of POST /webhooks/github; it calls receive for
 	// each delivery that is checked and decoded, and answers after it returns.
-	// Required.
+	// Required, unless there is a Poll; nil: deliveries are not received.
 	Webhook func(receive func(context.Context, router.Delivery) error) (http.Handler, error)
+
+	// Polls are the webhooks whose deliveries are read from GitHub, besides or in place of
+	// receiving them.
+	Polls []intake.Poll
+
+	// Decode reads the body of a workflow_job delivery, and bounds what strangers wrote in it.
+	// Required with Polls.
+	Decode func(body []byte) (router.Delivery, error)
 
 	// API makes the handler of the console and of the API, which is everything on
 	// the operators' listener but /healthz, /readyz and /metrics. nil: there is none.
@@ -106,7 +114,7 @@ type App struct {
 	adminListen   string // as in Config
 	localOnly     bool
 	grace         time.Duration
-	webhook, api  http.Handler // api nil: there is none
+	webhook, api  http.Handler // nil: there is none
 	beside        func(ctx context.Context) error
 	registry      *prometheus.Registry // of this App alone, beside Config.Metrics
 	health        *health.Health
@@ -136,6 +144,7 @@ type App struct {
 	intake     *intake.Intake
 	sweeper    *intake.Sweeper
 	syncer     *intake.Syncer
+	poller     *intake.Poller
 	runners    *runners.Runners
 	dispatcher *dispatch.Dispatcher
 	claims     *claim.Handler
@@ -156,8 +165,11 @@ type duty struct {
 // New checks the configuration and opens the listeners, so that their
 // addresses are known. The caller must call Run or Close.
 func New(c Config) (*App, error) {
-	if c.Store == nil || c.Nomad == nil || c.GitHub == nil || c.Rules == nil || c.Webhook == nil {
-		return nil, errors.New("server: Store, Nomad, GitHub, Rules and Webhook are required")
+	if c.Store == nil || c.Nomad == nil || c.GitHub == nil || c.Rules == nil || c.Webhook == nil && len(c.Polls) == 0 {
+		return nil, errors.New("server: Store, Nomad, GitHub, Rules, and Webhook or Polls are required")
+	}
+	if len(c.Polls) > 0 && c.Decode == nil {
+		return nil, errors.New("server: Polls need Decode")
 	}
 	if c.Listen == "" || c.AdminListen == "" {
 		return nil, errors.New("both listeners need an address, such as :8080 and 127.0.0.1:8081")
@@ -213,8 +225,10 @@ func New(c Config) (*App, error) {
 		decider: decide.New(c.GitHub, c.Now, c.Rules, v), first: intake.NewFirstSync(), beside: c.Beside,
 	}
 	var err error
-	if a.webhook, err = c.Webhook(a.receive); err != nil {
-		return nil, err
+	if c.Webhook != nil {
+		if a.webhook, err = c.Webhook(a.receive); err != nil {
+			return nil, err
+		}
 	}
 	public, err := c.NetListen("tcp", c.Listen)
 	if err != nil {
@@ -238,6 +252,7 @@ func New(c Config) (*App, error) {
 	if github, ok := c.GitHub.(interface{ Budget() []router.Budget }); ok {
 		a.registry.MustRegister(telemetry.NewGitHubMetrics(github))
 	}
+	a.registry.MustRegister(telemetry.NewPollMetrics(a.poller.Status))
 	if c.API != nil {
 		a.api = c.API(a)
 	}
@@ -265,6 +280,11 @@ func (a *App) wire(c Config) {
 		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Sweeper: a.sweeper, First: a.first,
 		Log: a.log, Now: c.Now, Compare: a.compare,
 	}
+	a.poller = &intake.Poller{
+		Polls: c.Polls, Store: c.Store, GitHub: c.GitHub, Intake: a.intake, Sweeper: a.sweeper, Log: a.log, Metrics: c.Metrics,
+		Now: c.Now, Decode: c.Decode, Full: a.syncer.SyncHook,
+	}
+	a.sweeper.Polled = a.poller.Has
 	a.runners = runners.New(&runners.Runners{
 		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, First: a.first,
 		Log: a.log, Metrics: c.Metrics, Backoff: backoff, Now: c.Now, Due: due, Leftover: leftover, Compare: a.compare,
@@ -293,7 +313,7 @@ func (a *App) wire(c Config) {
 	version, _ := telemetry.Version()
 	a.health = health.New(health.Config{
 		Store: c.Store, Metrics: c.Metrics, Now: c.Now, Rules: a.decider.Status, FirstSync: a.first.UnderWay,
-		Silent: a.silent, NotEvaluating: a.notEvaluating, Lost: a.lost, Replicas: func(now time.Time) []router.Trouble {
+		Silent: a.silent, NotEvaluating: a.notEvaluating, Lost: a.lost, Polls: a.polls, Replicas: func(now time.Time) []router.Trouble {
 			if c.Replicas == nil {
 				return nil
 			}
@@ -352,7 +372,9 @@ func (a *App) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { close(a.stopping) })()
 	public := mux.NewRouter() // all that strangers can reach
-	public.Handle("/webhooks/github", a.webhook).Methods(http.MethodPost)
+	if a.webhook != nil {
+		public.Handle("/webhooks/github", a.webhook).Methods(http.MethodPost)
+	}
 	public.Handle(router.ClaimPath, a.claims).Methods(http.MethodGet)
 	g.Go(func() error { return a.serve(ctx, a.public, public, publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
@@ -382,6 +404,7 @@ func (a *App) lead(ctx context.Context, t taken) error {
 	g, ctx := errgroup.WithContext(ctx)
 	a.start(ctx, g, append(a.runners.Loops(), a.clock.watch,
 		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad), a.duties)
+	g.Go(func() error { return a.poller.Run(ctx, t.full) })
 	if t.full {
 		g.Go(func() error {
 			a.first.Wait(ctx)

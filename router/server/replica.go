@@ -261,6 +261,7 @@ func (a *App) facts() router.Replica {
 			Syncing: a.first.UnderWay(), Settling: a.first.Settling(),
 		}
 		r.Leading.Lost, r.Leading.LostAt = a.sweeper.Lost()
+		r.Leading.Polls = a.poller.Status()
 	}
 	return r
 }
@@ -345,6 +346,14 @@ func (a *App) lost() (deliveries int, at time.Time) {
 		return l.Lost, l.LostAt
 	}
 	return a.sweeper.Lost()
+}
+
+// polls returns how whoever leads reads deliveries.
+func (a *App) polls() []router.Polling {
+	if l := a.leading(); l != nil {
+		return l.Polls
+	}
+	return a.poller.Status()
 }
 
 func (a *App) ago(t time.Time) time.Duration {

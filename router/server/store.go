@@ -25,6 +25,7 @@ type Store interface {
 	claim.Store
 	intake.Store
 	intake.SweepStore
+	intake.PollStore
 	intake.SyncStore
 	feedback.Store
 	operate.Store

@@ -61,6 +61,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{toDispatchSQL, "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)"},
 		{toDispatchSQL, "SEARCH claims USING PRIMARY KEY (token_hash=?)"},
 		{prepareJobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{unrecordedSQL, "SEARCH deliveries USING PRIMARY KEY (id=?)"},
 		{copiesSQL, "SEARCH deliveries USING COVERING INDEX deliveries_digest (digest=?)"},
 		{endedJobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{endedRunningSQL, "SEARCH s USING INDEX jobs_runner (runner_name=?)"},

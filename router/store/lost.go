@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -87,6 +88,18 @@ func (s *intakeStore) Swept(ctx context.Context, h router.HookSweep, lost []rout
 		_, err := t.exec(sweptSQL, h.Kind, h.ID, millis(h.Swept), millis(h.Newest), h.Cursor, h.Proved)
 		return err
 	})
+}
+
+const unrecordedSQL = `
+SELECT value FROM json_each(?1) WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE id = value)`
+
+// Unrecorded implements intake.PollStore.
+func (s *intakeStore) Unrecorded(ctx context.Context, guids []string) ([]string, error) {
+	asked, err := json.Marshal(guids)
+	if err != nil {
+		return nil, err
+	}
+	return list(s.querier(ctx), "look for deliveries", func(rows *sql.Rows, guid *string) error { return rows.Scan(guid) }, unrecordedSQL, string(asked))
 }
 
 const (

@@ -325,6 +325,42 @@ func NewGitHubMetrics(github interface{ Budget() []router.Budget }) prometheus.C
 	return githubMetrics{github}
 }
 
+// NewPollMetrics returns a collector of how deliveries are read from GitHub.
+func NewPollMetrics(polls func() []router.Polling) prometheus.Collector { return pollMetrics{polls} }
+
+type pollMetrics struct{ polls func() []router.Polling }
+
+// Describe implements prometheus.Collector.
+func (m pollMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{pollInterval, pollListed, pollPending, pollNeeded, pollAllowed} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m pollMetrics) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range m.polls() {
+		listed := 0.0
+		if !p.Listed.IsZero() {
+			listed = float64(p.Listed.UnixMilli()) / 1000
+		}
+		for d, v := range map[*prometheus.Desc]float64{
+			pollInterval: p.Interval.Seconds(), pollListed: listed, pollPending: float64(p.Pending),
+			pollNeeded: float64(p.Needed), pollAllowed: float64(p.Allowed),
+		} {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, p.Hook)
+		}
+	}
+}
+
+var (
+	pollInterval = prometheus.NewDesc("switchyard_poll_interval_seconds", "Time between two lists of a webhook's deliveries, if they are read from GitHub.", []string{"webhook"}, nil)
+	pollListed   = prometheus.NewDesc("switchyard_poll_listed_timestamp_seconds", "When GitHub last listed them; 0: not since the start.", []string{"webhook"}, nil)
+	pollPending  = prometheus.NewDesc("switchyard_poll_pending", "Deliveries that are listed, and not read yet.", []string{"webhook"}, nil)
+	pollNeeded   = prometheus.NewDesc("switchyard_poll_requests_needed", "Requests an hour that reading the deliveries takes.", []string{"webhook"}, nil)
+	pollAllowed  = prometheus.NewDesc("switchyard_poll_requests_allowed", "Requests an hour that GitHub takes for it; 0: not known, or any number.", []string{"webhook"}, nil)
+)
+
 // Describe implements prometheus.Collector. The logins become known only later.
 func (m githubMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{githubLimit, githubRemaining, githubInFlight, githubBlocked} {

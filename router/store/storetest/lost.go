@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,19 @@ var lostTests = []test{
 		}
 		if !f.sawHook(repo(300, "api"), T0) || !f.sawHook(router.Hook{Kind: router.HookOrganization, ID: 301, Owner: "acme"}, T0) {
 			t.Error("those of one repository keep out another's")
+		}
+	}},
+	{"deliveries that are not recorded are told from the others", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		d := queued(2)
+		d.ID = `it's "odd"`
+		f.receive(d)
+		got, err := f.Unrecorded(f.ctx(), []string{"new", queued(1).ID, d.ID, "other"})
+		f.must(err)
+		slices.Sort(got)
+		wantDiff(t, got, []string{"new", "other"})
+		if got, err := f.Unrecorded(f.ctx(), []string{}); err != nil || len(got) > 0 {
+			t.Errorf("Unrecorded of none = %v, %v", got, err)
 		}
 	}},
 	{"what is known is as old as the last delivery, or the last change", func(t *testing.T, f *fixture) {
