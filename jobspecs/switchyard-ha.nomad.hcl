@@ -221,11 +221,11 @@ job "switchyard-ha" {
         EOT
       }
 
-      # The database's password, for every host, port, database and role, and its CA. They are read at the start, so a new one
-      # restarts the replicas: at times that splay sets apart.
+      # The database's password, for every host, port, database and role, and its CA. Switchyard reads them for each
+      # connection that it makes.
       template {
         destination = "secrets/pgpass"
-        splay       = "2m"
+        change_mode = "noop"
         perms       = "400"
         uid         = 65534
         data        = <<-EOT
@@ -236,7 +236,7 @@ job "switchyard-ha" {
       }
       template {
         destination = "secrets/db-ca.pem"
-        splay       = "2m"
+        change_mode = "noop"
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard-ha" }}{{ .db_ca }}{{ end -}}
         EOT
