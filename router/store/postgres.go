@@ -100,6 +100,23 @@ func (p *postgres) fresh() *pgx.ConnConfig {
 	return config
 }
 
+// neverCancel has a connection that is given up not ask the database to cancel what it does,
+// which pgx does by dialling once more: a commit that waits for a standby would end its wait
+// and count as committed. What is left of the connection is ended by endBackend.
+func neverCancel(c *pgx.ConnConfig) {
+	dial, connected := c.DialFunc, false
+	c.AfterConnect = func(context.Context, *pgconn.PgConn) error {
+		connected = true
+		return nil
+	}
+	c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if connected {
+			return nil, errors.New("nothing is cancelled")
+		}
+		return dial(ctx, network, addr)
+	}
+}
+
 // open returns a pool of connections, of which n at most are open.
 func (p *postgres) open(n int, readOnly bool) *sql.DB {
 	set := "SET jit = off; SET idle_in_transaction_session_timeout = '15s'; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
@@ -111,6 +128,9 @@ func (p *postgres) open(n int, readOnly bool) *sql.DB {
 	}
 	db := stdlib.OpenDB(*p.config, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
 		*c = *p.fresh()
+		if !readOnly {
+			neverCancel(c)
+		}
 		return nil
 	}), stdlib.OptionShouldPing(func(ctx context.Context, c stdlib.ShouldPingParams) bool {
 		if c.IdleDuration < pingAfter {

@@ -155,3 +155,25 @@ func TestAnErrorOfPostgreSQLHasNoPassword(t *testing.T) {
 		}
 	}
 }
+
+// A commit that waits for a standby is not there yet: ended, it would be, and be lost by a
+// failover all the same.
+func TestWhatNoStandbyHasIsNotTaken(t *testing.T) {
+	t.Parallel()
+	primary := postgrestest.NewCluster(t)
+	standby := primary.Standby(t)
+	s := openPostgres(t, primary.URL)
+	queue := func() (bool, error) { return s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued")) }
+	standby.Stop(t)
+	if _, err := queue(); err == nil {
+		t.Error("a delivery was taken that no standby has")
+	}
+	standby.Restart(t)
+	eventually(t, "the delivery is taken when it is sent again", func() bool {
+		_, err := queue()
+		return err == nil
+	})
+	if line, err := s.Timeline(t.Context(), 1); err != nil || len(line) != 1 {
+		t.Errorf("the job has the timeline %v, %v, want one event", line, err)
+	}
+}
