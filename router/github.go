@@ -61,6 +61,11 @@ type GitHub interface {
 	// concurrent use.
 	Runners(ctx context.Context, t Target) ([]GitHubRunner, error)
 
+	// GroupAccess returns what GitHub says about a runner group of an organization or an
+	// enterprise, and the jobs of a repository. A group that does not exist is no error.
+	// Errors are classified as for Nomad.Start. Safe for concurrent use.
+	GroupAccess(ctx context.Context, t Target, group RunnerGroup, repo Repo) (GroupAccess, error)
+
 	// RemoveRunner removes a runner from GitHub. It fails with ErrBusy when the runner
 	// has a job, and succeeds when there is none with this ID. Safe for concurrent use.
 	RemoveRunner(ctx context.Context, t Target, id int64) error
@@ -98,6 +103,14 @@ type GitHubRunner struct {
 	Name   string
 	Online bool
 	Busy   bool
+	Labels []string // as they were given
+}
+
+// A GroupAccess is what GitHub says about a runner group and a repository.
+type GroupAccess struct {
+	Group     string   // its name; "": there is no such group
+	Refusal   string   // why its runners get no job of the repository, and what to do about it; "": they may
+	Workflows []string // the only ones, by path and ref, whose jobs they get; nil: all
 }
 
 // Listings is the part of GitHub that lists jobs and repositories. Errors are

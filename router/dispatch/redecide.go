@@ -52,7 +52,7 @@ func ownFault(p router.Placement, cause error) string {
 	return ""
 }
 
-// Redecide retries the jobs that Nomad refused, and decides those again that nothing could
+// Redecide retries the jobs that Nomad refused, or whose runners GitHub left idle, and decides those again that nothing could
 // serve and that the rules in force may route. It does so at once, as the rules may have
 // changed while no process ran, and after each change of the rules, until ctx ends. So a
 // mistake in the rules costs no job that GitHub still queues.
@@ -68,6 +68,7 @@ func (di *Dispatcher) Redecide(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-di.NewRules:
+			di.retryNow(ctx, router.CauseNoJob, -1) // they may name another runner group
 		case <-again:
 		}
 	}

@@ -38,9 +38,9 @@ func TestATokenServesAllScopes(t *testing.T) {
 			if err != nil {
 				t.Fatalf("RunnerConfig: %v", err)
 			}
-			want := router.GitHubRunner{ID: cfg.GitHubID, Name: "one"}
+			want := router.GitHubRunner{ID: cfg.GitHubID, Name: "one", Labels: []string{"x"}}
 			found, err := c.Runner(t.Context(), tt.target, "one")
-			if err != nil || found != want {
+			if err != nil || !cmp.Equal(found, want) {
 				t.Errorf("Runner = %+v, %v, want %+v", found, err, want)
 			}
 			if err := s.Connect(t.Context(), string(cfg.JIT)); err != nil {

@@ -88,7 +88,7 @@ func (c *registrar) groupNamed(ctx context.Context, t target, name router.Runner
 		return g, nil
 	}
 	read, err, _ := c.groups.reading.Do(fmt.Sprint(t.lower()), func() (any, error) {
-		groups, err := c.listGroups(context.WithoutCancel(ctx), t, nil) // others may wait for it, too
+		groups, err := c.listGroups(context.WithoutCancel(ctx), t, routing, nil) // others may wait for it, too
 		if err != nil {
 			list.refusal = refused(err, c.now())
 			c.groups.put(t, list)
@@ -132,8 +132,54 @@ func (c *registrar) hasGroup(ctx context.Context, p place) error {
 	return &router.RetryAtError{At: c.now().Add(groupsAgain), Line: fmt.Sprint(c.Host(), " ", p), Failing: true, Err: err}
 }
 
+// GroupAccess implements router.GitHub. It makes one request for each page of groups that
+// the repository may use, and as many for all groups if it may not use this one. Of an
+// enterprise's group GitHub only tells whether the repository's organization may use it.
+func (c *Client) GroupAccess(ctx context.Context, t router.Target, group router.RunnerGroup, repo router.Repo) (router.GroupAccess, error) {
+	at, err := pathOf(t)
+	if err == nil && (!pathName(repo.Owner) || !pathName(repo.Name)) {
+		err = fmt.Errorf("%q is not a valid repository name on GitHub", repo.Owner+"/"+repo.Name)
+	}
+	if err != nil {
+		return router.GroupAccess{}, &router.GiveUpError{Err: err}
+	}
+	if at.repo != "" {
+		return router.GroupAccess{}, noGroups(group)
+	}
+	whose, visible := repo.Owner+"/"+repo.Name, url.Values{"visible_to_repository": {repo.Name}}
+	if at.enterprise != "" {
+		whose, visible = "organization "+repo.Owner, url.Values{"visible_to_organization": {repo.Owner}}
+	}
+	list, err := c.listGroups(ctx, at, housekeeping, visible)
+	if err != nil {
+		return router.GroupAccess{}, err
+	}
+	g, ok := pick(list, group)
+	switch {
+	case ok && !repo.Private && !g.Public:
+		return router.GroupAccess{Group: g.Name, Refusal: g.refuses(at, "public repositories, and so not "+repo.Owner+"/"+repo.Name)}, nil
+	case ok && g.Restricted:
+		return router.GroupAccess{Group: g.Name, Workflows: append([]string{}, g.Workflows...)}, nil
+	case ok:
+		return router.GroupAccess{Group: g.Name}, nil
+	}
+	if list, err = c.listGroups(ctx, at, housekeeping, nil); err != nil {
+		return router.GroupAccess{}, err
+	}
+	c.groups.put(at, groupList{groups: list, read: c.now()})
+	if g, ok = pick(list, group); !ok {
+		return router.GroupAccess{Refusal: noSuchGroup(at, group, list).Error()}, nil
+	}
+	return router.GroupAccess{Group: g.Name, Refusal: g.refuses(at, whose)}, nil
+}
+
+// refuses says that a group of a target does not let somebody use it.
+func (g *runnerGroup) refuses(t target, whom string) string {
+	return fmt.Sprintf("runner group %s of %s does not allow %s: allow it on GitHub (Settings, Actions, Runner groups, %s), or name another group in the rule", g.Name, t, whom, g.Name)
+}
+
 // listGroups lists the runner groups of a target, or those that q selects.
-func (c *caller) listGroups(ctx context.Context, t target, q url.Values) (list []runnerGroup, err error) {
+func (c *caller) listGroups(ctx context.Context, t target, p priority, q url.Values) (list []runnerGroup, err error) {
 	for page := 1; page > 0; {
 		if page > mostGroupPages {
 			return nil, fmt.Errorf("list the runner groups of %s: GitHub lists more than %d", t, mostGroupPages*groupsPage)
@@ -146,7 +192,7 @@ func (c *caller) listGroups(ctx context.Context, t target, q url.Values) (list [
 			Groups []runnerGroup `json:"runner_groups"`
 		}
 		of := t.callFor("list the runner groups of ")
-		of.priority = routing
+		of.priority = p
 		err := c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 			resp, err := send(ctx, api, http.MethodGet, t.base()+"/actions/runner-groups?"+asked.Encode(), nil, &found)
 			if err == nil && (found.Groups == nil || len(found.Groups) > groupsPage || resp.NextPage != 0 && resp.NextPage != page+1 ||

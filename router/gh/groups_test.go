@@ -9,8 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"switchyard/router"
 	"switchyard/router/githubsim"
+	"switchyard/router/githubsim/githubtest"
 	"switchyard/rules"
 )
 
@@ -143,6 +146,51 @@ func TestAMissingGroupHoldsItsRunnersBack(t *testing.T) {
 			t.Errorf("Admit with the group = %v", err)
 		}
 	})
+}
+
+// What GitHub says about a group and a repository, in an organization and in an enterprise.
+func TestGroupAccessIsWhatGitHubSays(t *testing.T) {
+	s := githubsim.New(githubsim.Config{Token: token, Enterprise: "big-corp"})
+	t.Cleanup(s.Close)
+	c := client(t, githubtest.Contract(t, s), nil)
+	s.AddRepo(githubsim.Repo{Owner: "acme", Name: "web", Private: true})
+	s.SetGroup(7, githubsim.Group{Name: "iron", Selected: []string{"acme/web"}, NoPublic: true})
+	s.SetGroup(8, githubsim.Group{Name: "bound", Workflows: []string{"acme/web/.github/workflows/ci.yml@main"}})
+	enterprise := router.Target{Enterprise: "big-corp"}
+	for _, tt := range []struct {
+		at         router.Target
+		group      rules.RunnerGroup
+		owner      string
+		repo       string
+		public     bool
+		want       router.GroupAccess
+		wantReason string
+	}{
+		{acme, "Iron", "acme", "web", false, router.GroupAccess{Group: "iron"}, ""},
+		{acme, "7", "acme", "web", false, router.GroupAccess{Group: "iron"}, ""},
+		{acme, "iron", "acme", "api", false, router.GroupAccess{Group: "iron"}, "runner group iron of organization acme does not allow acme/api: allow it"},
+		{acme, "iron", "acme", "web", true, router.GroupAccess{Group: "iron"}, "does not allow public repositories, and so not acme/web"},
+		{acme, "bound", "acme", "api", false, router.GroupAccess{Group: "bound", Workflows: []string{"acme/web/.github/workflows/ci.yml@main"}}, ""},
+		{acme, "9", "acme", "api", false, router.GroupAccess{}, "organization acme has no runner group 9; it has "},
+		{acme, "ironn", "acme", "api", false, router.GroupAccess{}, `has no runner group "ironn"; it has iron, bound, Default: name one`},
+		{enterprise, "iron", "acme", "api", false, router.GroupAccess{Group: "iron"}, ""},
+		{enterprise, "iron", "beta", "api", false, router.GroupAccess{Group: "iron"}, "runner group iron of enterprise big-corp does not allow organization beta"},
+		{enterprise, "steel", "acme", "api", false, router.GroupAccess{}, `enterprise big-corp has no runner group "steel"`},
+	} {
+		got, err := c.GroupAccess(t.Context(), tt.at, tt.group, router.Repo{Owner: tt.owner, Name: tt.repo, Private: !tt.public})
+		if (got.Refusal == "") != (tt.wantReason == "") || !strings.Contains(got.Refusal, tt.wantReason) {
+			t.Errorf("%s and %s/%s: the refusal is %q, want %q", tt.group, tt.owner, tt.repo, got.Refusal, tt.wantReason)
+		}
+		got.Refusal = ""
+		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+			t.Errorf("%s and %s/%s: %v (-want +got):\n%s", tt.group, tt.owner, tt.repo, err, diff)
+		}
+	}
+	for _, at := range []router.Target{{Owner: "acme", Repo: "web"}, {Owner: "a b"}, {Enterprise: ".."}} {
+		if _, err := c.GroupAccess(t.Context(), at, "iron", router.Repo{Owner: "acme", Name: "web"}); kind(err) != "give up" {
+			t.Errorf("GroupAccess in %+v = %v, want give up", at, err)
+		}
+	}
 }
 
 // A group that is known stays so while GitHub does not answer.

@@ -152,6 +152,10 @@ func (g *Instances) Runners(ctx context.Context, t router.Target) ([]router.GitH
 	return from(g.at(t.Host), func(c *Client) ([]router.GitHubRunner, error) { return c.Runners(ctx, t) })
 }
 
+func (g *Instances) GroupAccess(ctx context.Context, t router.Target, group router.RunnerGroup, repo router.Repo) (router.GroupAccess, error) {
+	return from(g.at(t.Host), func(c *Client) (router.GroupAccess, error) { return c.GroupAccess(ctx, t, group, repo) })
+}
+
 func (g *Instances) RemoveRunner(ctx context.Context, t router.Target, id int64) error {
 	return do(g.at(t.Host), func(c *Client) error { return c.RemoveRunner(ctx, t, id) })
 }

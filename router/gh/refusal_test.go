@@ -59,6 +59,10 @@ var methods = []struct {
 		_, err := c.Runners(ctx, acme)
 		return err
 	}, `{"total_count": 1, "runners": [{"id": 1, "name": "r1", "status": "online", "busy": false}]}`, 200, nil},
+	{"GroupAccess", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.GroupAccess(ctx, acme, "iron", router.Repo{Owner: "acme", Name: "web", Private: true})
+		return err
+	}, `{"total_count": 1, "runner_groups": [{"id": 7, "name": "iron"}]}`, 200, map[int]string{400: "fix", 422: "fix"}},
 	{"RemoveRunner", func(ctx context.Context, c *gh.Client) error { return c.RemoveRunner(ctx, acme, 1) }, "", 204, map[int]string{422: "busy"}},
 	{"Deliveries", func(ctx context.Context, c *gh.Client) error {
 		_, _, err := c.Deliveries(ctx, aHook, "")

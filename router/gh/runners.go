@@ -147,7 +147,11 @@ func (c *Client) runners(ctx context.Context, t router.Target, name string, each
 			return err
 		}
 		for _, r := range found.Runners {
-			if !each(router.GitHubRunner{ID: r.GetID(), Name: r.GetName(), Online: r.GetStatus() == "online", Busy: r.GetBusy()}) {
+			one := router.GitHubRunner{ID: r.GetID(), Name: r.GetName(), Online: r.GetStatus() == "online", Busy: r.GetBusy()}
+			for _, l := range r.Labels {
+				one.Labels = append(one.Labels, l.GetName())
+			}
+			if !each(one) {
 				return nil
 			}
 		}

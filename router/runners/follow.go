@@ -202,6 +202,10 @@ func (f *follower) endLoop(ctx context.Context) error {
 // handleEnd handles a runner whose allocation has ended. Nomad takes a moment to mark its
 // job as dead, or starts another allocation.
 func (f *follower) handleEnd(ctx context.Context, r router.LiveRunner) error {
+	if f.r.isGivenUp(r.ID) {
+		f.r.Compare.At(r.EndedAt.Add(f.r.Doubt)) // if that fails
+		return nil
+	}
 	if !r.Own { // it never starts again
 		said := r.EndWords
 		if said != "" {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,10 +17,11 @@ import (
 )
 
 const (
-	passCallers = 4               // calls of Nomad and GitHub at the same time
-	settling    = time.Minute     // what this process has under way has ended by then
-	leaving     = 2 * time.Minute // the process of a finished runner has ended by then
-	maxConfirm  = 1000            // runners missing from a listing that are looked up in one pass
+	passCallers  = 4               // calls of Nomad and GitHub at the same time
+	settling     = time.Minute     // what this process has under way has ended by then
+	leaving      = 2 * time.Minute // the process of a finished runner has ended by then
+	maxConfirm   = 1000            // runners missing from a listing that are looked up in one pass
+	maxWorkflows = 300             // characters of the workflows of a runner group in a reason
 )
 
 // A mending is what must be done about a runner.
@@ -559,28 +562,36 @@ func (c *reconciler) askRunner(ctx context.Context, r router.LiveRunner) error {
 		return nil // its job's delivery, or the recheck of that job, will say which
 	default:
 		if r.GitHubID = found.ID; r.Needed && j.Decision != nil {
-			return c.giveUpIdle(ctx, r, j)
+			return c.giveUpIdle(ctx, r, j, found)
 		}
 	}
 	return c.act(ctx, r, retireRunner, reason)
 }
 
 const (
-	firstIdleWait   = time.Minute // doubled with each runner in a row that GitHub gives nothing
-	longestIdleWait = 30 * time.Minute
+	firstIdleWait   = 10 * time.Minute // doubled with each runner in a row that GitHub gives nothing
+	longestIdleWait = 2 * time.Hour
 )
 
 // giveUpIdle ends a runner that GitHub gives no job, although its own job is queued there.
-// The next runner will probably get none either, so the job waits longer each time, and its
-// reason has the usual causes. That is recorded before the Nomad job is stopped, or its end
-// would be taken for the cause.
-func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j router.Job) error {
+// The next runner will probably get none either, so the job waits longer each time, unless
+// its state changes, and its reason says what GitHub knows. That is recorded before the
+// Nomad job is stopped, or its end would be taken for the cause; the runner may also end by
+// itself once GitHub no longer knows it.
+func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j router.Job, found router.GitHubRunner) error {
+	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	before, err := c.r.Store.IdleRunners(storeCtx, j.ID)
+	if err != nil {
+		return fmt.Errorf("read how many runners of job %d got no job: %w", j.ID, err)
+	}
+	why := fmt.Sprintf("GitHub gave its runner no job in %s, although the job is still queued: %s", rules.Duration(c.r.Idle), c.idleBecause(ctx, r.Runner, j, found))
+	defer c.r.giveUp(r.ID)()
 	if err := c.r.Unregister(ctx, r.Runner); err != nil {
 		return err
 	}
-	at := c.r.Now().Add(min(firstIdleWait<<min(r.Failures, 10), longestIdleWait))
-	why := fmt.Sprintf("GitHub gave its runner no job in %s, although the job is still queued: %s", rules.Duration(c.r.Idle), usualCauses(j))
-	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	at := c.r.Now().Add(min(firstIdleWait<<min(r.Failures, before, 10), longestIdleWait))
+	storeCtx, cancel = context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	lost, err := c.r.Store.Lost(storeCtx, router.Runner{ID: r.ID}, at, router.CauseNoJob, why, c.r.Now())
 	if err != nil {
@@ -594,18 +605,43 @@ func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j rout
 	return c.r.StopJob(ctx, r.Runner)
 }
 
-// usualCauses returns why GitHub usually gives a job to no runner that is there for it.
-func usualCauses(j router.Job) string {
-	runner := j.Placement(j.Decision).Runner
-	group := "the runner is registered in another repository than the job's"
-	if runner.Scope != "repository" {
-		where := j.Repo.Owner
-		if runner.Scope == "enterprise" {
-			where = "enterprise " + runner.Enterprise
-		}
-		group = fmt.Sprintf("runner group %s of %s does not allow %s or its workflow (Settings, Actions, Runner groups)", runner.Group, where, j.Repo.FullName)
+// idleBecause returns why GitHub gave a runner no job, as far as GitHub tells: it has just
+// said that the runner is idle, and that the job waits neither for an approval nor for
+// others of its concurrency group. A runner that cannot be removed for long is not asked
+// about its group again: that may be what keeps the login from being used.
+func (c *reconciler) idleBecause(ctx context.Context, r router.Runner, j router.Job, found router.GitHubRunner) string {
+	if !found.Online {
+		return "the runner has not come online there: can its node reach GitHub, and does the runner's output say more?"
 	}
-	return "the usual causes are that " + group + ", that the job's labels are not those of the runner, or that the App or token is of another scope than the job"
+	for _, l := range j.Labels {
+		if !slices.ContainsFunc(found.Labels, func(has string) bool { return strings.EqualFold(has, l) }) {
+			return fmt.Sprintf("the runner lacks the job's label %q there, and has the labels %s", l, strings.Join(found.Labels, ", "))
+		}
+	}
+	const rest = "the runner has the job's labels, and the job waits for no approval and for no others of its concurrency group, so GitHub may hold it back by the max-parallel of its matrix"
+	if r.Target.Repo != "" {
+		return rest + fmt.Sprintf(", or not let %s use self-hosted runners (Settings, Actions, General, Runners)", j.Repo.FullName)
+	}
+	group := j.Placement(j.Decision).Runner.Group
+	ctx, cancel := context.WithTimeout(ctx, router.GitHubTimeout)
+	defer cancel()
+	usual := fmt.Sprintf("the usual causes are that runner group %s does not allow %s or its workflow (Settings, Actions, Runner groups), or that the matrix of the job has a max-parallel", group, j.Repo.FullName)
+	if c.r.Now().After(r.StateAt.Add(2 * c.r.Idle)) {
+		return usual
+	}
+	access, err := c.r.GitHub.GroupAccess(ctx, r.Target, group, j.Repo)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%s; GitHub did not say whether the group allows it: %v", usual, err)
+	case access.Refusal != "":
+		return access.Refusal
+	case access.Workflows != nil:
+		return fmt.Sprintf("runner group %s takes only jobs of the workflows %s: allow that of the job (Settings, Actions, Runner groups, %s), or name another group in the rule",
+			access.Group, router.Shorten(strings.Join(access.Workflows, ", "), maxWorkflows), access.Group)
+	case len(j.Labels) == 0:
+		return fmt.Sprintf("the job asks for a runner group alone, and GitHub does not say for which: the runner is in %s, which allows %s", access.Group, j.Repo.FullName)
+	}
+	return fmt.Sprintf("runner group %s allows %s, %s, or the job asks for another group", access.Group, j.Repo.FullName, rest)
 }
 
 // askJob asks GitHub about the job that a runner ran which is gone.

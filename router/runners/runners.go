@@ -25,6 +25,9 @@ type Store interface {
 	// to give up: not when the runner has left the state in r; "" is any.
 	Lost(ctx context.Context, r router.Runner, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
 
+	// IdleRunners returns how many runners of a job were Lost because GitHub gave them no job.
+	IdleRunners(ctx context.Context, jobID int64) (int, error)
+
 	// Leftovers returns the runners that are Dispatched, Claimed or Online and that no job
 	// waits for: those of one job, or of all jobs when jobID is 0.
 	Leftovers(ctx context.Context, jobID int64) ([]router.Runner, error)
@@ -136,6 +139,7 @@ type Runners struct {
 
 	mu      sync.Mutex
 	started map[string]bool // runners that Nomad is being asked for; true: no job needs it any longer
+	givenUp map[string]bool // runners that are being ended because GitHub gives them no job
 }
 
 // New returns Runners whose exported fields are those of rs.
@@ -145,7 +149,7 @@ func New(rs *Runners) *Runners {
 	rs.reconciler = &reconciler{r: rs}
 	rs.adopter = &adopter{r: rs, tried: map[int64]bool{}, foreign: map[nomadKey]bool{}}
 	rs.ended = make(chan router.LiveRunner, maxEnded)
-	rs.started = map[string]bool{}
+	rs.started, rs.givenUp = map[string]bool{}, map[string]bool{}
 	return rs
 }
 

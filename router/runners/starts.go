@@ -18,6 +18,24 @@ func (rs *Runners) HasStarted(runnerID string) {
 	}
 }
 
+// giveUp marks a runner as being given up, until done: its end is not the cause then.
+func (rs *Runners) giveUp(runnerID string) (done func()) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.givenUp[runnerID] = true
+	return func() {
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		delete(rs.givenUp, runnerID)
+	}
+}
+
+func (rs *Runners) isGivenUp(runnerID string) bool {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return rs.givenUp[runnerID]
+}
+
 // beingStarted reports whether a leftover runner is being started. If so, HasStarted gives
 // the hint that handles it.
 func (rs *Runners) beingStarted(runnerID string) bool {

@@ -255,6 +255,10 @@ func (h *hub) Runner(context.Context, router.Target, string) (router.GitHubRunne
 
 func (h *hub) Runners(context.Context, router.Target) ([]router.GitHubRunner, error) { return nil, nil }
 
+func (h *hub) GroupAccess(context.Context, router.Target, router.RunnerGroup, router.Repo) (router.GroupAccess, error) {
+	return router.GroupAccess{}, errors.New("not asked here")
+}
+
 func (h *hub) RemoveRunner(_ context.Context, _ router.Target, id int64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -78,24 +78,25 @@ func TestARunnerThatDidItsJobIsNoFailureHoweverLateGitHubIs(t *testing.T) {
 func TestAJobThatGitHubGivesToNoRunnerIsTriedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		y := newVirtualYard(t, "version: 1\nscope: has(\"nomad\")\nrules:\n  - { name: linux, jobspec: docker-linux, runner: { scope: organization, group: 1 } }\n", "",
-			func(ctx context.Context, y *yard, _ nomadsim.Task) int { <-ctx.Done(); return 130 })
+			func(ctx context.Context, y *yard, task nomadsim.Task) int { return y.Connect(ctx, task) })
+		y.GitHub.SetGroup(1, githubsim.Group{Name: "Default", Selected: []string{"acme/api"}})
 		id := y.queue(time.Minute)
 		time.Sleep(11 * time.Minute)
 		j, err := y.Store.Job(t.Context(), id)
 		must(t, err)
-		for _, want := range []string{"GitHub gave its runner no job in 10m", "runner group 1 of acme does not allow acme/web", "labels", "scope", "it gets another at 2000-01-01T"} {
+		for _, want := range []string{"GitHub gave its runner no job in 10m", "runner group Default of organization acme does not allow acme/web: allow it on GitHub", "it gets another at 2000-01-01T00:20:"} {
 			if j.State != router.Retrying || !strings.Contains(j.Reason, want) {
 				t.Errorf("it is %s: %s; want %q", j.State, j.Reason, want)
 			}
 		}
-		time.Sleep(8 * time.Minute)
-		if j, err = y.Store.Job(t.Context(), id); err != nil || j.State != router.Dispatched || !strings.Contains(j.Reason, "runner group 1 of acme does not allow") {
-			t.Errorf("with the second runner it is %s: %s (%v); want the causes still", j.State, j.Reason, err)
+		time.Sleep(14 * time.Minute)
+		if j, err = y.Store.Job(t.Context(), id); err != nil || j.State != router.Dispatched || !strings.Contains(j.Reason, "runner group Default of organization acme does not allow") {
+			t.Errorf("with the second runner it is %s: %s (%v); want the cause still", j.State, j.Reason, err)
 		}
 		time.Sleep(12 * time.Hour)
 		list := y.Runners(id)
-		if n := len(list); n < 15 || n > 22 { // of 70, if one came every 10 minutes
-			t.Errorf("%d runners in 12 hours, want one every 40 minutes in the end", n)
+		if n := len(list); n < 8 || n > 10 { // of 70, if one came every 10 minutes
+			t.Errorf("%d runners in 12 hours, want one every two hours in the end", n)
 		}
 		var waits []time.Duration
 		for i := 1; i < len(list); i++ {
@@ -104,7 +105,7 @@ func TestAJobThatGitHubGivesToNoRunnerIsTriedLessAndLessOften(t *testing.T) {
 			}
 			waits = append(waits, list[i].CreatedAt.Sub(list[i-1].EndedAt).Round(time.Minute))
 		}
-		if !slices.IsSorted(waits) || waits[0] != time.Minute || waits[len(waits)-1] != 30*time.Minute {
+		if !slices.IsSorted(waits) || !slices.Equal(waits[:5], []time.Duration{10 * time.Minute, 20 * time.Minute, 40 * time.Minute, 80 * time.Minute, 120 * time.Minute}) || waits[len(waits)-1] != 2*time.Hour {
 			t.Errorf("the waits were %v", waits)
 		}
 		if got := len(y.GitHub.Runners()); got > 1 {

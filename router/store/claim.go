@@ -363,6 +363,14 @@ func (s *claimStore) Stopped(ctx context.Context, r router.Runner, reason string
 	})
 }
 
+const idleRunnersSQL = `SELECT count(*) FROM runners WHERE job_id = ? AND state = 'lost' AND cause = 'no_job'`
+
+// IdleRunners implements runners.Store.
+func (s *claimStore) IdleRunners(ctx context.Context, jobID int64) (n int, err error) {
+	err = s.querier(ctx)(into(&n), idleRunnersSQL, jobID)
+	return n, err
+}
+
 // Recover implements server.Store.
 func (s *claimStore) Recover(ctx context.Context, until, doubt, now time.Time) (n int, err error) {
 	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int, error) {

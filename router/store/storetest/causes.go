@@ -43,6 +43,9 @@ var causeTests = []test{
 		want(1, router.Dispatched, router.CauseStarting)
 		f.must(errOf(f.Lost(f.ctx(), router.Runner{ID: r.ID}, T0.Add(time.Minute), router.CauseNoJob, "idle", T0)))
 		want(1, router.Retrying, router.CauseNoJob)
+		if n, err := f.IdleRunners(f.ctx(), 1); n != 1 || err != nil {
+			t.Errorf("%d runners got no job (%v), want one: the others were lost otherwise", n, err)
+		}
 		f.must(f.Settle(f.ctx(), 1, router.Unroutable, router.CauseRefused, "no", nil, T0))
 		want(1, router.Unroutable, router.CauseRefused)
 		f.must(errOf(f.Redecide(f.ctx(), 1, router.SourceRouter, "again", T0)))
