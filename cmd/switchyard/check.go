@@ -24,12 +24,16 @@ import (
 
 type checkFlags struct {
 	specDir, format string
-	strict, nomad   bool
+	strict, live    bool
 	accept          []string // codes
+	history         string
+	login           serveFlags // to GitHub
 }
 
 func checkCommand() *cobra.Command {
 	var f checkFlags
+	login := pflag.NewFlagSet("", pflag.ContinueOnError)
+	f.login.loginFlags(login)
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check rules for faults and likely mistakes",
@@ -38,21 +42,29 @@ place. It also warns about likely mistakes: rules that never win, labels that no
 job can use, runners that GitHub may give to another rule's jobs, and so on.
 rules/README.md lists the codes.
 
-With --nomad it also asks the cluster at NOMAD_ADDR whether what the rules name
-exists, and whether today's nodes could serve each route.
+With --live it also asks the cluster at NOMAD_ADDR whether what the rules name
+exists, and whether today's nodes could serve each route. With a login to GitHub
+and a --history it asks GitHub whether the runner groups exist, and allow the
+repositories of the recorded jobs.
 
 Exit codes: 0, no fault; 1, faults (with --strict, warnings count as faults);
 2, could not tell.`,
 		Example: "  switchyard check --strict rules.example.yaml",
 		Args:    exactlyOne("rules file", "switchyard check rules.example.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.check(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args[0])
+			if err := flagsFromEnv(login); err != nil {
+				return err
+			}
+			return f.check(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args[0])
 		},
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&f.strict, "strict", false, "treat warnings as faults")
 	fl.StringSliceVar(&f.accept, "accept", nil, "`codes` of warnings that stay warnings with --strict, such as empty-pool")
-	fl.BoolVar(&f.nomad, "nomad", false, "also ask the Nomad cluster at NOMAD_ADDR; needs node:read and submit-job")
+	fl.BoolVar(&f.live, "live", false, "also ask the Nomad cluster at NOMAD_ADDR, which needs node:read and submit-job, and GitHub")
+	fl.BoolVar(&f.live, "nomad", false, "the earlier name of --live")
+	fl.StringVar(&f.history, "history", "", "`file` of recorded jobs, or a database, as for diff: whose runner groups --live asks GitHub about")
+	fl.AddFlagSet(login)
 	fl.StringVar(&f.format, "format", "text", "text, json or github")
 	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs, besides the built-in ones")
 	return cmd
@@ -69,12 +81,15 @@ const checkTimeout = 10 * time.Second
 
 var errCheckTimeout = fmt.Errorf("it takes longer than %v", checkTimeout)
 
-func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path string) error {
+func (f *checkFlags) check(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, path string) error {
 	if err := checkFormat(f.format, "text", "json", "github"); err != nil {
 		return err
 	}
+	if f.history != "" && !f.live {
+		return errors.New("--history is for --live: it says which repositories GitHub is asked about")
+	}
 	for _, code := range f.accept {
-		if known := append(rules.Warnings(), capacity.Warnings()...); !slices.Contains(known, code) {
+		if known := append(append(rules.Warnings(), capacity.Warnings()...), groupRefuses); !slices.Contains(known, code) {
 			return fmt.Errorf("--accept %s: no such warning; want any of %s", code, strings.Join(known, ", "))
 		}
 	}
@@ -95,13 +110,15 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 		}
 		if within.Err() != nil {
 			unasked = fmt.Errorf("check %s completely: %w", path, context.Cause(within))
-		} else if f.nomad {
-			var said rules.Diagnostics
+		} else if f.live {
+			said, refused := f.checkGroups(ctx, stdin, stderr, set)
+			found = append(found, said...)
 			said, unasked = survey(ctx, stderr, set, specs)
 			found = append(found, said...)
 			if n := len(slices.DeleteFunc(said, func(d rules.Diagnostic) bool { return d.Code != capacity.CannotTell })); n > 0 && unasked == nil {
 				unasked = fmt.Errorf("the Nomad at NOMAD_ADDR could not answer for %s", router.Count(n, "rule"))
 			}
+			unasked = errors.Join(refused, unasked)
 			slices.SortStableFunc(found, func(a, b rules.Diagnostic) int {
 				return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 			})
