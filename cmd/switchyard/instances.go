@@ -6,11 +6,13 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 
 	"switchyard/router"
 	"switchyard/router/gh"
+	"switchyard/router/intake"
 	"switchyard/router/telemetry"
 	"switchyard/router/webhook"
 )
@@ -19,12 +21,13 @@ const maxInstances = 64 << 10 // bytes of the file
 
 // An instanceForm is one entry of the file of --github-instances.
 type instanceForm struct {
-	Number             int64    `yaml:"number"`
-	URL                string   `yaml:"url"`
-	AppID              int64    `yaml:"app_id"`
-	AppKeyFile         string   `yaml:"app_key_file"`
-	TokenFile          string   `yaml:"token_file"`
-	WebhookSecretFiles []string `yaml:"webhook_secret_files"`
+	Number             int64      `yaml:"number"`
+	URL                string     `yaml:"url"`
+	AppID              int64      `yaml:"app_id"`
+	AppKeyFile         string     `yaml:"app_key_file"`
+	TokenFile          string     `yaml:"token_file"`
+	WebhookSecretFiles []string   `yaml:"webhook_secret_files"`
+	From               intakeForm `yaml:",inline"`
 }
 
 // readInstances reads the file of --github-instances.
@@ -62,35 +65,40 @@ func readInstances(path string) ([]instanceForm, error) {
 	return forms, nil
 }
 
-// githubs returns the GitHub of the flags and those of --github-instances, and the
-// webhook secrets of the latter.
-func (f *serveFlags) githubs() (*gh.Instances, []webhook.Instance, error) {
+// githubs returns the GitHub of the flags and those of --github-instances, the webhook secrets
+// of the latter, and the webhooks whose deliveries are read.
+func (f *serveFlags) githubs() (all *gh.Instances, hooks []webhook.Instance, polls []intake.Poll, err error) {
 	first, err := f.github()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	all := gh.NewInstances(first)
+	polls, err = f.intake.polls(router.Instance{}, first, func(name string) string { return "--github-" + name })
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	all = gh.NewInstances(first)
 	if f.githubInstances == "" {
-		return all, nil, nil
+		return all, nil, polls, nil
 	}
 	forms, err := readInstances(f.githubInstances)
 	if err != nil {
-		return nil, nil, fmt.Errorf("--github-instances: %w", err)
+		return nil, nil, nil, fmt.Errorf("--github-instances: %w", err)
 	}
-	var hooks []webhook.Instance
 	for i, form := range forms {
-		in, err := form.add(all, f.githubSide)
+		in, more, err := form.add(all, f.githubSide)
 		if err != nil {
-			return nil, nil, fmt.Errorf("--github-instances: %s: entry %d: %w", f.githubInstances, i+1, err)
+			return nil, nil, nil, fmt.Errorf("--github-instances: %s: entry %d: %w", f.githubInstances, i+1, err)
 		}
-		hooks = append(hooks, in)
+		if polls = append(polls, more...); form.From.receives() {
+			hooks = append(hooks, in)
+		}
 	}
-	return all, hooks, nil
+	return all, hooks, polls, nil
 }
 
-func (f *instanceForm) add(all *gh.Instances, side *telemetry.Side) (in webhook.Instance, err error) {
+func (f *instanceForm) add(all *gh.Instances, side *telemetry.Side) (in webhook.Instance, polls []intake.Poll, err error) {
 	if f.URL == "" {
-		return in, errors.New("url is missing: https://HOST/api/v3/ of an Enterprise Server, https://api.TENANT.ghe.com/ or https://api.github.com/")
+		return in, nil, errors.New("url is missing: https://HOST/api/v3/ of an Enterprise Server, https://api.TENANT.ghe.com/ or https://api.github.com/")
 	}
 	if at, err := url.Parse(f.URL); err == nil {
 		side = side.At(at.Host)
@@ -98,27 +106,32 @@ func (f *instanceForm) add(all *gh.Instances, side *telemetry.Side) (in webhook.
 	cfg := gh.Config{BaseURL: f.URL, Called: side.Called, Calling: side.Calling}
 	switch {
 	case (f.AppID != 0 || f.AppKeyFile != "") == (f.TokenFile != ""):
-		return in, errors.New("want either app_id and app_key_file, or token_file")
+		return in, nil, errors.New("want either app_id and app_key_file, or token_file")
 	case f.TokenFile != "":
 		cfg.Token = gh.TokenFile(f.TokenFile)
 		_, err = cfg.Token()
 	case f.AppID <= 0 || f.AppKeyFile == "":
-		return in, errors.New("a GitHub App needs both app_id and app_key_file")
+		return in, nil, errors.New("a GitHub App needs both app_id and app_key_file")
 	default:
 		cfg.App = &gh.App{ID: f.AppID, Key: gh.KeyFile(f.AppKeyFile)}
 		_, err = cfg.App.Key()
 	}
 	if err != nil {
-		return in, err
+		return in, nil, err
 	}
 	client, err := gh.New(cfg)
 	if err != nil {
-		return in, err
+		return in, nil, err
 	}
 	if err := all.Add(f.Number, client); err != nil {
-		return in, err
+		return in, nil, err
 	}
 	in.Instance = router.Instance{Number: f.Number, Host: client.Host()}
-	in.Secrets, in.Reread, err = readSecrets(f.WebhookSecretFiles, "")
-	return in, err
+	polls, err = f.From.polls(in.Instance, client, func(name string) string {
+		return strings.ReplaceAll(strings.Replace(name, "poll-hook", "poll_hooks", 1), "-", "_")
+	})
+	if err == nil && f.From.receives() {
+		in.Secrets, in.Reread, err = readSecrets(f.WebhookSecretFiles, "")
+	}
+	return in, polls, err
 }

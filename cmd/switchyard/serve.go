@@ -25,6 +25,7 @@ import (
 	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/router/gh"
+	"switchyard/router/intake"
 	"switchyard/router/nomad"
 	"switchyard/router/nomad/capacity"
 	"switchyard/router/rulebook"
@@ -49,6 +50,7 @@ type serveFlags struct {
 	githubAppID                    int64
 	githubAppKeyFile               string
 	githubInstances                string
+	intake                         intakeForm
 	logFormat, logLevel            string
 	senders                        int
 	grace                          time.Duration
@@ -89,6 +91,9 @@ func serveCommand() *cobra.Command {
 	fl.StringVar(&f.githubAppKeyFile, "github-app-key-file", "", "")
 	fl.StringVar(&f.githubURL, "github-url", "", "")
 	fl.StringVar(&f.githubInstances, "github-instances", "", "")
+	fl.StringVar(&f.intake.Intake, "github-intake", intakeWebhook, "")
+	fl.DurationVar(&f.intake.PollEvery, "github-poll-every", intake.PollEvery, "")
+	fl.StringSliceVar(&f.intake.PollHooks, "github-poll-hook", nil, "")
 	fl.DurationVar(&f.keep, "keep", 30*24*time.Hour, "")
 	fl.StringVar(&f.logFormat, "log-format", "json", "")
 	fl.StringVar(&f.logLevel, "log-level", "info", "")
@@ -108,16 +113,16 @@ Routing
   --rules PATH                  rules file, or directory of them (required)
   --jobspecs DIR                your own jobspecs; both are reloaded on change
   --allow-edit                  let editors change the rules; needs --access
-GitHub
-  --webhook-secret-file FILE    secret of the webhook (required), reloaded on
-                                change; or SWITCHYARD_WEBHOOK_SECRET
+GitHub (files are reloaded on change)
+  --webhook-secret-file FILE    the webhook's; or SWITCHYARD_WEBHOOK_SECRET
   --github-app-id ID            GitHub App that registers the runners, and
-  --github-app-key-file FILE    its private key, reloaded on change
-  --github-token-file FILE      or a token, reloaded on change; or
-                                SWITCHYARD_GITHUB_TOKEN
-  --github-url URL              https://HOST/api/v3/ of an Enterprise Server, or
-                                https://api.TENANT.ghe.com/
+  --github-app-key-file FILE    its private key
+  --github-token-file FILE      or a token; or SWITCHYARD_GITHUB_TOKEN
+  --github-url URL              https://HOST/api/v3/, or of a tenant of ghe.com
   --github-instances FILE       more GitHubs, besides this one
+  --github-intake HOW           webhook; poll: GitHub needs no access; or both
+  --github-poll-every DURATION  while jobs come, less often otherwise (5s)
+  --github-poll-hook HOOK       OWNER/ID or OWNER/REPO/ID, besides the App's
 Nomad
   NOMAD_ADDR, NOMAD_TOKEN, NOMAD_CACERT, … work as for the nomad command
   --senders N                   Nomad jobs registered at once, up to 64 (16)
@@ -179,13 +184,16 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if f.publicURL == "" {
 		return errors.New("--public-url URL is missing: the address at which runners on Nomad's clients reach --listen, such as http://10.0.0.5:8080")
 	}
-	secrets, reread, err := f.webhookSecrets()
-	if err != nil {
-		return err
+	var secrets []router.Secret
+	var reread func() ([]router.Secret, error)
+	if f.intake.receives() {
+		if secrets, reread, err = f.webhookSecrets(); err != nil {
+			return err
+		}
 	}
 	metrics := telemetry.NewMetrics()
 	f.githubSide = metrics.GitHub
-	github, more, err := f.githubs()
+	github, more, polls, err := f.githubs()
 	if err != nil {
 		return err
 	}
@@ -242,7 +250,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	parts := appParts{rulebook: editedRules{book, st}, allowEdit: f.allowEdit, store: st, nomad: capacity.New(client), github: github, rules: started.Set, secrets: secrets, reread: reread, host: instances[0].Host, more: more, access: access}
+	parts := appParts{rulebook: editedRules{book, st}, allowEdit: f.allowEdit, store: st, nomad: capacity.New(client), github: github, rules: started.Set, secrets: secrets, reread: reread, host: instances[0].Host, more: more, polls: polls, access: access}
 	config := server.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
@@ -300,7 +308,8 @@ type appParts struct {
 	secrets []router.Secret
 	reread  func() ([]router.Secret, error) // see webhook.Config
 	host    string                          // of the GitHub with these secrets
-	more    []webhook.Instance              // the other GitHubs
+	more    []webhook.Instance              // the other GitHubs whose deliveries are received
+	polls   []intake.Poll                   // see server.Config
 	access  func() (*auth.Access, error)    // see web.Config
 
 	rulebook  api.Rulebook // see web.Config
@@ -319,8 +328,13 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 		c.Metrics = telemetry.NewMetrics()
 	}
 	p.store.OnCommit(c.Metrics.Committed)
+	c.Polls, c.Decode = p.polls, webhook.Decode
+	receives := len(p.secrets)+len(p.more) > 0 || len(p.polls) == 0
 	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 		return webhook.Handler(webhook.Config{Secrets: p.secrets, Reread: p.reread, Host: p.host, More: p.more, Logger: c.Logger, Counted: c.Metrics.Delivered}, receive)
+	}
+	if !receives {
+		c.Webhook = nil
 	}
 	if c.Traces != nil {
 		c.Logger = telemetry.TraceLogs(c.Logger, p.github)

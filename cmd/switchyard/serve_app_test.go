@@ -21,6 +21,10 @@ import (
 // A delivery to the real program becomes a runner that its installation of a
 // GitHub App registered; what has no installation says so and stops no other.
 func TestAGitHubAppServesWhoInstalledIt(t *testing.T) {
+	t.Run("deliveries are received", func(t *testing.T) { testAGitHubAppServesWhoInstalledIt(t, "webhook") })
+	t.Run("deliveries are read", func(t *testing.T) { testAGitHubAppServesWhoInstalledIt(t, "poll") })
+}
+func testAGitHubAppServesWhoInstalledIt(t *testing.T, intake string) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("the stop at the end is a signal that Windows does not have")
@@ -31,9 +35,11 @@ func TestAGitHubAppServesWhoInstalledIt(t *testing.T) {
 	block := &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}
 	must(t, os.WriteFile(keyFile, pem.EncodeToMemory(block), 0o600))
 	p := newProcess(t, "", "")
-	github := githubsim.New(githubsim.Config{
-		App: &githubsim.App{ID: 17, Key: &key.PublicKey}, WebhookURL: p.url, Secret: testSecret,
-	})
+	hub := githubsim.Config{App: &githubsim.App{ID: 17, Key: &key.PublicKey}, Secret: testSecret}
+	if intake == "webhook" {
+		hub.WebhookURL = p.url
+	}
+	github := githubsim.New(hub)
 	t.Cleanup(github.Close)
 	api := httptest.NewServer(github)
 	t.Cleanup(api.Close)
@@ -47,7 +53,7 @@ func TestAGitHubAppServesWhoInstalledIt(t *testing.T) {
 	cluster := httptest.NewServer(sim)
 	t.Cleanup(cluster.Close)
 	p.env = append(p.env, "NOMAD_ADDR="+cluster.URL)
-	p.args = append(p.args, "--github-token-file=", "--github-app-id=17", "--github-app-key-file="+keyFile, "--github-url="+api.URL+"/api/v3/")
+	p.args = append(p.args, "--github-token-file=", "--github-app-id=17", "--github-app-key-file="+keyFile, "--github-url="+api.URL+"/api/v3/", "--github-intake="+intake)
 	p.start()
 
 	github.Install("acme")

@@ -41,7 +41,7 @@ const (
 
 // Config says what a Handler needs.
 type Config struct {
-	Secrets  []router.Secret                 // required: one or, while a secret is being changed, two; each of at least 16 bytes
+	Secrets  []router.Secret                 // one or, while a secret is being changed, two; each of at least 16 bytes. Required without More
 	Reread   func() ([]router.Secret, error) // reads Secrets again, when a delivery comes, at most once a second; nil: they never change
 	Host     string                          // of the GitHub that has them, as router.Repo.Host; "": not known
 	More     []Instance                      // other GitHubs; a secret tells which one sent a delivery, so no two share one
@@ -102,7 +102,11 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 	if cfg.Counted == nil {
 		cfg.Counted = func(string) {}
 	}
-	keys, err := newKeyring(append([]Instance{{router.Instance{Host: cfg.Host}, cfg.Secrets, cfg.Reread}}, cfg.More...), cfg.Logger, cfg.Now)
+	all := cfg.More
+	if len(cfg.Secrets) > 0 || len(all) == 0 {
+		all = append([]Instance{{router.Instance{Host: cfg.Host}, cfg.Secrets, cfg.Reread}}, all...)
+	}
+	keys, err := newKeyring(all, cfg.Logger, cfg.Now)
 	if err != nil {
 		return nil, err
 	}
