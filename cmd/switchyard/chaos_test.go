@@ -20,6 +20,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
+	"switchyard/router/intake"
 	"switchyard/router/nomadsim"
 	"switchyard/router/routertest"
 	"switchyard/router/server"
@@ -28,6 +29,7 @@ import (
 var (
 	chaosSeed = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: a new one")
 	chaosJobs = flag.Int("chaos.jobs", 150, "jobs of TestChaos; 5000 take minutes")
+	chaosPoll = flag.Bool("chaos.poll", false, "deliveries are read from GitHub in place of being received")
 	chaosSlow = flag.Int("chaos.slow", 0, "show the timelines of this many jobs that waited longest")
 	chaosLog  = flag.Bool("chaos.log", false, "show the router's log")
 )
@@ -36,6 +38,7 @@ var (
 type chaos struct {
 	*routertest.World
 	seed  uint64
+	poll  bool         // deliveries are read in place of being received
 	ahead atomic.Int64 // by how much the router's clock is
 }
 
@@ -110,14 +113,18 @@ func chaosFleet() []*api.Node {
 
 // Whatever goes wrong, each job is served once or cancelled, and nothing is
 // left over. The clock is not real: half an hour of trouble takes a while of computing.
-func TestChaos(t *testing.T) {
+func TestChaos(t *testing.T) { testChaos(t, *chaosPoll, *chaosJobs) }
+
+// Nor if no delivery arrives.
+func TestChaosWithoutAWebhook(t *testing.T) { testChaos(t, true, min(*chaosJobs, 100)) }
+
+func testChaos(t *testing.T, poll bool, jobs int) {
 	t.Parallel()
-	c := &chaos{seed: *chaosSeed}
+	c := &chaos{seed: *chaosSeed, poll: poll}
 	if c.seed == 0 {
 		c.seed = mathrand.Uint64()
 	}
-	jobs := *chaosJobs
-	t.Logf("%d jobs, seed %d: go test ./cmd/switchyard -run TestChaos -chaos.seed %[2]d -chaos.jobs %[1]d", jobs, c.seed)
+	t.Logf("%d jobs, seed %d: go test ./cmd/switchyard -run 'TestChaos$' -chaos.seed %[2]d -chaos.jobs %[1]d -chaos.poll=%[3]t", jobs, c.seed, poll)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	must(t, err)
 	began := time.Now()
@@ -127,7 +134,12 @@ func TestChaos(t *testing.T) {
 
 func (c *chaos) run(t *testing.T, jobs int, key *rsa.PrivateKey) {
 	ctx := t.Context()
-	c.World = limited(t, chaosRules, key, routertest.Config{Hub: githubsim.Config{RandSeed: c.seed}, Cluster: nomadsim.Config{Nodes: chaosFleet()}})
+	world := routertest.Config{Hub: githubsim.Config{RandSeed: c.seed}, Cluster: nomadsim.Config{Nodes: chaosFleet()}}
+	if c.poll {
+		world.New = wired(appParts{polls: []intake.Poll{{Hook: router.Hook{Kind: router.HookApp}}}})
+	}
+	c.World = limited(t, chaosRules, key, world)
+	c.Deliveries(!c.poll)
 	c.Start(func(sc *server.Config) { sc.Now = c.now })
 	hub, sim, st := c.GitHub, c.Nomad, c.Store
 
@@ -276,13 +288,18 @@ func (c *chaos) verdict(t *testing.T, hub *githubsim.Server, st jobReader) {
 	if traffic.Over > 0 {
 		t.Errorf("%d requests were over GitHub's limits", traffic.Over)
 	}
-	lost, again := 0, 0
+	lost, again, arrived := 0, 0, 0
 	for _, d := range hub.Deliveries() {
 		if d.Redelivery {
 			again++
 		} else if d.Status != "OK" {
 			lost++
+		} else {
+			arrived++
 		}
+	}
+	if c.poll && arrived+again > 0 {
+		t.Errorf("%d deliveries arrived, and %d were redelivered, want all read", arrived, again)
 	}
 	t.Logf("%d deliveries, of which %d were lost; %d redeliveries", len(hub.Deliveries())-again, lost, again)
 	t.Logf("%d requests to GitHub, of which it spoiled %d: %.2f for each job", traffic.Requests, traffic.Faults, float64(traffic.Requests)/float64(len(hub.Jobs())))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rsa"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"switchyard/router/demo"
 	"switchyard/router/gh"
 	"switchyard/router/githubsim"
+	"switchyard/router/intake"
 	"switchyard/router/nomad"
 	"switchyard/router/nomad/capacity"
 	"switchyard/router/rulebook"
@@ -36,9 +38,9 @@ import (
 var demoRules []byte
 
 func demoCommand() *cobra.Command {
-	var once, verbose bool
+	var once, poll, verbose bool
 	cmd := &cobra.Command{
-		Use:   "demo [--once]",
+		Use:   "demo [--once] [--poll]",
 		Short: "Watch the real server between a simulated GitHub and a simulated Nomad",
 		Long: `Demo starts a simulated GitHub, a simulated Nomad with Linux, macOS and Windows
 nodes, and the real server between them with rules.example.yaml. It prints each
@@ -57,7 +59,7 @@ for a node that does not exist; 1, some job did not.`,
 					return err
 				}
 			}
-			err := demo.Run(cmd.Context(), demo.Config{Out: cmd.OutOrStdout(), Once: once, Start: func(ctx context.Context, s demo.Setup) (demo.Server, error) {
+			err := demo.Run(cmd.Context(), demo.Config{Out: cmd.OutOrStdout(), Once: once, Poll: poll, Start: func(ctx context.Context, s demo.Setup) (demo.Server, error) {
 				return startDemo(ctx, cmd.OutOrStdout(), log, s)
 			}})
 			if errors.Is(err, demo.ErrBroken) {
@@ -67,6 +69,7 @@ for a node that does not exist; 1, some job did not.`,
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "send each kind of job once, then print a summary and exit")
+	cmd.Flags().BoolVar(&poll, "poll", false, "GitHub does not reach the server, which reads its deliveries as a GitHub App")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "show the server's log on standard error")
 	cmd.AddCommand(demoRunnerCommand())
 	return cmd
@@ -91,7 +94,15 @@ func startDemo(ctx context.Context, out io.Writer, log *slog.Logger, s demo.Setu
 	if err != nil {
 		return nil, err
 	}
-	client, err := gh.New(gh.Config{Token: gh.StaticToken("demo"), BaseURL: s.GitHubURL, Called: metrics.GitHub.Called, Calling: metrics.GitHub.Calling})
+	login := gh.Config{BaseURL: s.GitHubURL, Called: metrics.GitHub.Called, Calling: metrics.GitHub.Calling}
+	parts := appParts{allowEdit: !s.Real}
+	if s.AppKey == nil {
+		login.Token, parts.secrets = gh.StaticToken("demo"), []router.Secret{s.Secret}
+	} else {
+		login.App = &gh.App{ID: demo.AppID, Key: func() (*rsa.PrivateKey, error) { return s.AppKey, nil }}
+		parts.polls = []intake.Poll{{Hook: router.Hook{Kind: router.HookApp}, Every: demo.PollEvery}}
+	}
+	client, err := gh.New(login)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +120,8 @@ func startDemo(ctx context.Context, out io.Writer, log *slog.Logger, s demo.Setu
 	if err != nil {
 		return nil, err
 	}
-	app, err := newApp(appParts{rulebook: editedRules{book, st}, allowEdit: !s.Real, store: st, nomad: capacity.New(cluster), github: client, rules: started.Set, secrets: []router.Secret{s.Secret}}, server.Config{
+	parts.rulebook, parts.store, parts.nomad, parts.github, parts.rules = editedRules{book, st}, st, capacity.New(cluster), client, started.Set
+	app, err := newApp(parts, server.Config{
 		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log, RulesVersion: started.Version,
 	})
 	if err != nil {

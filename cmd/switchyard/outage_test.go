@@ -43,7 +43,10 @@ func newOutage(t *testing.T, key *rsa.PrivateKey) *outage {
 
 // limited returns a world whose GitHub has the limits of github.com and an App.
 func limited(t *testing.T, rules string, key *rsa.PrivateKey, c routertest.Config) *routertest.World {
-	c.Rules, c.New = rules, wired(appParts{})
+	c.Rules = rules
+	if c.New == nil {
+		c.New = wired(appParts{})
+	}
 	c.Hub.App, c.Hub.Points = &githubsim.App{ID: 1, Key: &key.PublicKey}, 900
 	c.Client.App = &gh.App{ID: 1, Key: func() (*rsa.PrivateKey, error) { return key, nil }}
 	c.Client.Limits = gh.Limits{Points: 900, Concurrent: 100, Registrations: 1500}

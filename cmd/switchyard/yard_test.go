@@ -66,7 +66,10 @@ func newYard(t testing.TB, c yardConfig) *yard {
 // wired returns how a world's router is wired as serve does it, of these parts and the world's own.
 func wired(p appParts) func(*routertest.World, server.Config) (*server.App, error) {
 	return func(w *routertest.World, c server.Config) (*server.App, error) {
-		p.store, p.nomad, p.github, p.rules, p.secrets = w.Store, c.Nomad.(*capacity.Client), c.GitHub, c.Rules, []router.Secret{routertest.Secret}
+		p.store, p.nomad, p.github, p.rules = w.Store, c.Nomad.(*capacity.Client), c.GitHub, c.Rules
+		if p.polls == nil {
+			p.secrets = []router.Secret{routertest.Secret}
+		}
 		c.Tick = 0 // serve's own
 		return newApp(p, c)
 	}

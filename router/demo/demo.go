@@ -5,6 +5,7 @@ package demo
 import (
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -44,7 +45,16 @@ type Setup struct {
 	Real       bool        // Nomad is a real one
 	GitHubURL  string
 	Secret     router.Secret // of the webhook
+
+	AppKey *rsa.PrivateKey // logs in as the GitHub App with ID AppID, whose deliveries are read every PollEvery; nil: there is none, and deliveries are received
 }
+
+// AppID is the ID of the simulated GitHub's App, if there is one, and PollEvery how often its
+// deliveries are listed, so that a demo is not slow.
+const (
+	AppID     = 17
+	PollEvery = time.Second
+)
 
 // A Server is the real server between the simulators, with its database.
 type Server interface {
@@ -57,10 +67,11 @@ type Server interface {
 	SearchRunners(ctx context.Context, f router.RunnerFilter) (runners []router.Runner, from int64, err error)
 }
 
-// A Config is what a demo is made from. All of it is required.
+// A Config is what a demo is made from. Out and Start are required.
 type Config struct {
 	Out  io.Writer // shows each job as it moves
 	Once bool      // each kind of job once; else jobs are sent until ctx ends
+	Poll bool      // GitHub does not reach the server, which reads its deliveries
 
 	Start func(context.Context, Setup) (Server, error)
 }
@@ -117,17 +128,28 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := fleet.connect(ctx); err != nil {
 		return err
 	}
-	secret := router.Secret(rand.Text())
-	app, err := c.Start(ctx, Setup{Dir: dir, JobspecDir: fleet.specDir, Nomad: fleet.config, Real: fleet.real, GitHubURL: githubURL, Secret: secret})
+	setup := Setup{Dir: dir, JobspecDir: fleet.specDir, Nomad: fleet.config, Real: fleet.real, GitHubURL: githubURL, Secret: router.Secret(rand.Text())}
+	hub := githubsim.Config{FirstID: firstID, Secret: string(setup.Secret)}
+	if c.Poll {
+		fmt.Fprintln(c.Out, "GitHub cannot reach the server: its deliveries fail, and are read from it.")
+		if setup.AppKey, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+			return err
+		}
+		hub.App, hub.RateLimit = &githubsim.App{ID: AppID, Key: &setup.AppKey.PublicKey}, 100_000 // jobs come by the second
+	}
+	app, err := c.Start(ctx, setup)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, app.Close()) }()
-	github = githubsim.New(githubsim.Config{
-		WebhookURL: "http://" + app.Addr() + "/webhooks/github", Secret: string(secret),
-		FirstID: firstID,
-	})
+	if !c.Poll {
+		hub.WebhookURL = "http://" + app.Addr() + "/webhooks/github"
+	}
+	github = githubsim.New(hub)
 	defer github.Close()
+	if c.Poll {
+		github.Install("acme")
+	}
 	serve(servers, githubListener, github)
 	defer githubListener.Close()
 
