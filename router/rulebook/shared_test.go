@@ -26,9 +26,8 @@ import (
 type replica struct {
 	t *testing.T
 	*Book
-	st    *store.Store
-	app   *inForceNow
-	first string // in force after its start, as inForceNow has it
+	st  *store.Store
+	app *inForceNow
 }
 
 // newReplicas starts replicas with a file each, in a database of their own.

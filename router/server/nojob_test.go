@@ -117,7 +117,7 @@ func TestAnIdleRunnersJobSaysWhatGitHubKnows(t *testing.T) {
 						t.Errorf("the reason is %q; want %q", j.Reason, want)
 					}
 				}
-				if d := j.DueAt.Sub(time.Now()); d < 7*time.Minute || d > 10*time.Minute {
+				if d := time.Until(j.DueAt); d < 7*time.Minute || d > 10*time.Minute {
 					t.Errorf("it is due in %v, want 10 minutes after the runner was given up", d)
 				}
 			})
