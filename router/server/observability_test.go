@@ -18,6 +18,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsimple"
 
 	"switchyard/router"
+	"switchyard/router/intake"
+	"switchyard/router/server"
+	"switchyard/router/webhook"
 	"switchyard/rules"
 )
 
@@ -31,10 +34,12 @@ rules:
   - { name: linux, if: has("linux"), jobspec: docker-linux }
   - { name: nowhere, jobspec: docker-linux, constraints: ['${meta.zone} = nowhere'] }
 `)
-	w.Start()
+	w.Start(func(c *server.Config) {
+		c.Polls, c.Decode = []intake.Poll{{Hook: router.Hook{Kind: router.HookOrganization, ID: 1, Owner: "acme"}}}, webhook.Decode
+	})
 	w.Await(w.Queue("self-hosted", "linux"), in(router.Completed))
 	w.Queue("self-hosted") // only now, or the runner would take it
-	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`)
+	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_poll_pending{`)
 	names := map[string]map[string]bool{}
 	for s := range series(text) {
 		name, labels, _ := strings.Cut(s, "{")
