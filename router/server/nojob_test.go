@@ -193,3 +193,55 @@ func TestAChangeEndsTheWaitAfterAnIdleRunner(t *testing.T) {
 		})
 	}
 }
+
+// GitHub calls the jobs of a matrix queued that its max-parallel holds back, and hands out one
+// when another ends: that one does not wait for hours.
+func TestAJobsEndGivesOneOfItsRunARunner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newIdleYard(t, "")
+		spec := githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"nomad"}, Duration: 45 * time.Minute}
+		first := y.GitHub.Queue(t.Context(), spec)
+		j, _ := y.GitHub.Job(first)
+		spec.RunID, spec.Group = j.RunID, "elsewhere"
+		held := []int64{y.GitHub.Queue(t.Context(), spec), y.GitHub.Queue(t.Context(), spec)}
+		spec.RunID = 0
+		stranger := y.GitHub.Queue(t.Context(), spec)
+		time.Sleep(44 * time.Minute)
+		before := map[int64]int{}
+		for _, id := range append(held, stranger) {
+			if j, err := y.Store.Job(t.Context(), id); err != nil || j.Cause != router.CauseNoJob {
+				t.Fatalf("job %d is %s: %s (%v)", id, j.State, j.Reason, err)
+			}
+			before[id] = len(y.Runners(id))
+		}
+		time.Sleep(2 * time.Minute)
+		if j, err := y.Store.Job(t.Context(), first); err != nil || j.State != router.Completed {
+			t.Fatalf("the first job is %s (%v)", j.State, err)
+		}
+		more := 0
+		for _, id := range held {
+			more += len(y.Runners(id)) - before[id]
+		}
+		if more != 1 || len(y.Runners(stranger)) != before[stranger] {
+			t.Errorf("the jobs of the run got %d runners when another ended, and one of another run %d; want one and none", more, len(y.Runners(stranger))-before[stranger])
+		}
+	})
+}
+
+// An approval that GitHub waits for is not taken for an idle runner, though nobody told of it.
+func TestAJobThatWaitsForAnApprovalIsNotIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newIdleYard(t, "")
+		y.GitHub.SetGroup(1, githubsim.Group{Name: "Default", Selected: []string{"acme/api"}})
+		id := y.queue(time.Second)
+		time.Sleep(time.Minute)
+		y.Deliveries(false)
+		must(t, y.GitHub.Protect(id))
+		time.Sleep(3 * time.Hour)
+		j, err := y.Store.Job(t.Context(), id)
+		must(t, err)
+		if j.State != router.Held || j.Cause != router.CauseApproval || len(y.Runners(id)) != 1 || len(y.GitHub.Runners()) != 0 {
+			t.Errorf("it is %s (%s), after %d runners, of which GitHub has %d: %s", j.State, j.Cause, len(y.Runners(id)), len(y.GitHub.Runners()), j.Reason)
+		}
+	})
+}

@@ -55,6 +55,13 @@ WHERE id = ?1 AND queued_at <= ?3
 		queued_at = excluded.queued_at, try = jobs.try + iif(` + tryIsTaken + `, 1, 0)
 	WHERE jobs.state = 'held' AND jobs.limit_key = ''`
 
+	// GitHub may hold jobs of a run back until another ends, as max-parallel does, and calls
+	// them queued all the same: then the next of them need not wait for its next runner.
+	nextSiblingSQL = `
+UPDATE jobs SET due_at = ?2, updated_at = ?2 WHERE id = (
+	SELECT id FROM jobs INDEXED BY jobs_no_job
+	WHERE run_id = ?1 AND cause = 'no_job' AND state = 'retrying' AND due_at > ?2 ORDER BY due_at, id LIMIT 1)`
+
 	stillQueuedSQL = `UPDATE jobs SET queued_at = ?2 WHERE id = ?1 AND queued_at < ?2`
 
 	receiveRunningSQL = insertJobSQL + `UPDATE
@@ -166,6 +173,9 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	if changed && state == router.Completed {
 		if _, err := t.exec(releaseSQL, j.ID, now); err != nil {
 			return false, fmt.Errorf("release a job that waits for the place of job %d: %w", j.ID, err)
+		}
+		if _, err := t.exec(nextSiblingSQL, j.RunID, now); err != nil {
+			return false, fmt.Errorf("retry a job of the run of job %d: %w", j.ID, err)
 		}
 	}
 	if runnerName != "" {
