@@ -113,8 +113,8 @@ func find() (*url.URL, error) {
 // Debian has them; "" when there is none.
 func binaries() string {
 	if path, err := exec.LookPath("initdb"); err == nil {
-		if real, err := filepath.EvalSymlinks(path); err == nil { // all are there
-			path = real
+		if target, err := filepath.EvalSymlinks(path); err == nil { // all are there
+			path = target
 		}
 		return filepath.Dir(path)
 	}
