@@ -271,7 +271,8 @@ func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
 		must(t, leader.cmd.Process.Signal(os.Interrupt))
 		r.registered(r.queue())
 		t.Logf("the next registration came %s after the leader was told to stop", time.Since(began).Round(time.Millisecond))
-		leader.stop()
+		must(t, <-leader.ended)
+		leader.cmd = nil
 		leader.start()
 		r.front.set(r.all...)
 	}
