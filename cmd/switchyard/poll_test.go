@@ -48,6 +48,9 @@ func testPolling(t *testing.T, jobs int, span time.Duration, key *rsa.PrivateKey
 	w.Start()
 	time.Sleep(10 * time.Minute) // nothing happened for a while
 	idle := w.GitHub.Traffic().Requests
+	if idle > 60 {
+		t.Errorf("%d requests in 10 minutes in which nothing happened, want fewer than one each 10 s", idle)
+	}
 	random := mathrand.New(mathrand.NewPCG(1, 1))
 	var queued sync.WaitGroup
 	for i := range jobs {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,8 +24,10 @@ const (
 
 	pollSlowest  = 6                // times as long, while nothing happens
 	pollQuiet    = 10               // a tenth of the time without a delivery passes until the next list
-	pollFully    = time.Minute      // between two lists of the whole overlap, for what GitHub lists late
-	pollOverlap  = 20 * time.Second // of the others: GitHub lists a delivery after its answer, which may take 10 s
+	pollOverlap  = 20 * time.Second // of two lists: GitHub lists a delivery after its answer, which may take 10 s
+	pollFurther  = time.Minute      // between two lists with the overlap of a sweep
+	pollFully    = 10 * time.Minute // between two lists with the whole overlap,
+	pollLate     = 20 * time.Minute // which is for what GitHub lists later
 	pollPages    = 50               // of a hundred deliveries each, at most, in one list
 	pollPending  = 10_000           // deliveries to read; with so many, no more are listed
 	pollReaders  = 8                // deliveries read at once
@@ -132,7 +135,8 @@ type reading struct {
 	base   time.Time        // sweep.Swept when it was read, by GitHub's clock
 	listed time.Time        // all earlier deliveries were listed, by GitHub's clock
 	newest time.Time        // of the deliveries listed, by GitHub's clock
-	fully  time.Time        // when the last list began that went back to listed; zero: the next one must
+	fully  time.Time        // when the last list began that went back to listed; zero: none did
+	far    time.Time        // when the last one began that went further back than usual
 
 	seen    map[string]time.Time // deliveries that need no look any more, by GUID: when they were made
 	pending map[string]*owed     // those to read, by GUID
@@ -169,7 +173,11 @@ func (r *reading) round(ctx context.Context) (wait time.Duration) {
 		return r.held.Sub(now)
 	}
 	r.until = time.Time{}
-	if !now.Before(r.next) && len(r.pending) < pollPending {
+	switch {
+	case now.Before(r.next):
+	case len(r.pending) >= pollPending:
+		r.next = now.Add(r.Every)
+	default:
 		err := r.list(ctx)
 		if ctx.Err() != nil {
 			return 0
@@ -228,11 +236,16 @@ func (r *reading) list(ctx context.Context) error {
 	}
 	began := time.Now()
 	fully := r.fully.IsZero() || began.Sub(r.fully) >= pollFully
+	further := fully || began.Sub(r.far) >= pollFurther
 	back := r.newest.Add(-pollOverlap)
+	if further {
+		back = r.newest.Add(-sweepOverlap)
+	}
 	if fully || back.Before(r.listed) {
 		back = r.listed
 	}
-	away := fully && r.sweep.Swept.Before(r.Now().Add(-Listed))
+	// The second, as this process's clock may be wrong.
+	away := r.sweep.Swept.Before(r.Now().Add(-Listed)) && (r.fully.IsZero() || began.Sub(r.fully) >= 2*pollFully)
 	var used demand
 	defer func() {
 		used.at = began
@@ -250,8 +263,7 @@ func (r *reading) list(ctx context.Context) error {
 			used.requests++
 		}
 		if err != nil {
-			r.fully = time.Time{} // what lies behind must not be skipped
-			return err
+			return err // newest stays, so the next list goes as far back
 		}
 		if n == 0 && away && len(page) > 0 { // the full sync has what is older
 			back = page[0].At.Add(-firstSweep)
@@ -274,13 +286,14 @@ func (r *reading) list(ctx context.Context) error {
 		}
 		reads, queue, err := r.note(ctx, matter)
 		if err != nil {
-			r.fully = time.Time{}
 			return err
 		}
 		used.reads, used.queue = used.reads+reads, used.queue+queue
 		cursor, end = next, end || next == ""
 	}
-	r.newest = newest
+	if r.newest = newest; further {
+		r.far = began
+	}
 	r.owes = r.owes || away && !r.covered
 	if !fully {
 		return nil
@@ -288,7 +301,7 @@ func (r *reading) list(ctx context.Context) error {
 	r.fully, r.covered = began, false
 	// Without deliveries, time passes all the same: GitHub's clock has run as long as this
 	// process's since base was GitHub's time, or earlier.
-	for _, at := range []time.Time{newest.Add(-sweepOverlap), r.base.Add(began.Sub(r.began) - sweepOverlap)} {
+	for _, at := range []time.Time{newest.Add(-pollLate), r.base.Add(began.Sub(r.began) - pollLate)} {
 		if at.After(r.listed) {
 			r.listed = at
 		}
@@ -373,28 +386,27 @@ func (r *reading) read(ctx context.Context) {
 	due = due[:min(len(due), pollBatch)]
 	errs := make([]error, len(due))
 	done := make([]bool, len(due))
-	g, reading := errgroup.WithContext(ctx) // it ends when GitHub takes no more requests
+	var stop atomic.Bool // GitHub takes no more requests
+	var g errgroup.Group
 	g.SetLimit(pollReaders)
 	for i, d := range due {
 		g.Go(func() error {
-			if reading.Err() != nil {
+			if done[i] = !stop.Load(); !done[i] {
 				return nil
 			}
-			errs[i] = r.take(reading, d)
-			done[i] = true
-			if errs[i] != nil && (errors.As(errs[i], new(*router.RetryAtError)) || errors.As(errs[i], new(*router.FixError))) {
-				return errs[i]
+			if errs[i] = r.take(ctx, d); errors.As(errs[i], new(*router.RetryAtError)) || errors.As(errs[i], new(*router.FixError)) {
+				stop.Store(true)
 			}
 			return nil
 		})
 	}
-	_ = g.Wait() // errs has it
+	_ = g.Wait() // errs has them
 	if ctx.Err() != nil {
 		return
 	}
 	for i, d := range due {
 		switch err := errs[i]; {
-		case !done[i], errors.Is(err, context.Canceled): // another one's error cut it off
+		case !done[i]:
 		case err == nil:
 			delete(r.pending, d.GUID)
 		case errors.As(err, new(*router.RetryAtError)), errors.As(err, new(*router.FixError)):
@@ -427,8 +439,10 @@ func (r *reading) take(ctx context.Context, d *owed) error {
 	in := router.Instance{Number: router.InstanceOf(r.Hook.ID), Host: router.HostOf(r.GitHub, r.Hook.ID)}
 	got.ID, got.ReceivedAt, got.Hook = d.GUID, r.Now(), r.Hook
 	got.Job.ID, got.Job.RunID, got.Job.Repo.Host = in.ID(got.Job.ID), in.ID(got.Job.RunID), in.Host
-	// Not cut off by another one's error: it would count as a store that fails.
-	if _, err := r.Intake.Receive(context.WithoutCancel(ctx), got); err != nil {
+	// Not cut off at a stop, as if the database failed.
+	storing, cancel := context.WithTimeout(context.WithoutCancel(ctx), router.StoreTimeout)
+	defer cancel()
+	if _, err := r.Intake.Receive(storing, got); err != nil {
 		return fmt.Errorf("%w: %w", errNotStored, err)
 	}
 	r.Log.Info("delivery stored", append(log, "job_id", got.Job.ID, "host", in.Host, "repo", got.Job.Repo.FullName, "status", got.Status, "took", r.Now().Sub(began))...)

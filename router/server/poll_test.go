@@ -3,6 +3,7 @@ package server_test
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -247,7 +248,7 @@ func TestAfterThreeDaysAwayTheRepositoriesAreSynced(t *testing.T) {
 			time.Sleep(2 * time.Minute)
 			w.GitHub.SetFaults(githubsim.Faults{ErrorRate: 1, Status: http.StatusNotFound, Path: "/app/hook/deliveries"})
 			id := w.Queue("self-hosted", "linux")
-			time.Sleep(3 * time.Minute)
+			time.Sleep(30 * time.Minute)
 			if _, err := w.Store.Job(t.Context(), id); err == nil {
 				t.Fatal("the job is known: GitHub did not refuse")
 			}
@@ -381,5 +382,62 @@ func TestRefusalsCostTimeAndNoJob(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// GitHub lists a delivery when it knows the outcome, so after others that it made later.
+func TestDeliveriesThatAreListedLateAreRead(t *testing.T) {
+	appKey()
+	synctest.Test(t, testDeliveriesThatAreListedLateAreRead)
+}
+func testDeliveriesThatAreListedLateAreRead(t *testing.T) {
+	w := appWorld(t, githubsim.Config{})
+	w.GitHub.SetDeliveryFaults(githubsim.DeliveryFaults{Late: 0.5, LateBy: 15 * time.Minute, Seed: 1})
+	w.Start(polls(appPoll))
+	var ids []int64
+	for range 60 {
+		ids = append(ids, w.Queue("self-hosted", "linux"))
+		time.Sleep(30 * time.Second)
+	}
+	time.Sleep(30 * time.Minute)
+	wantServed(t, w, ids)
+}
+
+// What makes no sense is refused once, and keeps nothing else back; what strangers wrote is
+// bounded.
+func TestDeliveriesThatAreReadAreChecked(t *testing.T) {
+	appKey()
+	synctest.Test(t, testDeliveriesThatAreReadAreChecked)
+}
+func testDeliveriesThatAreReadAreChecked(t *testing.T) {
+	w := appWorld(t, githubsim.Config{})
+	var refused atomic.Int64
+	w.Start(polls(appPoll), func(c *server.Config) {
+		c.Decode = func(body []byte) (router.Delivery, error) {
+			if strings.Contains(string(body), "nonsense") {
+				refused.Add(1)
+				return router.Delivery{}, errors.New("workflow_job.id is missing")
+			}
+			return webhook.Decode(body)
+		}
+	})
+	spec := githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Second}
+	time.Sleep(time.Minute) // the first sync would find it
+	spec.Name = "nonsense"
+	bad := w.GitHub.Queue(t.Context(), spec)
+	must(t, w.GitHub.Flush(t.Context()))
+	time.Sleep(time.Minute)
+	must(t, w.GitHub.Cancel(bad))
+	spec.Name = strings.Repeat("long", 10_000)
+	long := w.GitHub.Queue(t.Context(), spec)
+	if j := w.Await(long, in(router.Completed)); len([]rune(j.Name)) > router.MaxText {
+		t.Errorf("a name has %d characters, want %d at most", len([]rune(j.Name)), router.MaxText)
+	}
+	time.Sleep(time.Hour)
+	if n := refused.Load(); n != 2 {
+		t.Errorf("two deliveries were refused %d times", n)
+	}
+	if _, err := w.Store.Job(t.Context(), bad); err == nil {
+		t.Error("the job of a refused delivery is known")
 	}
 }
