@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
@@ -440,4 +441,39 @@ func testDeliveriesThatAreReadAreChecked(t *testing.T) {
 	if _, err := w.Store.Job(t.Context(), bad); err == nil {
 		t.Error("the job of a refused delivery is known")
 	}
+}
+
+// Of several replicas, the leader reads deliveries, from where the one before it ended, and the
+// others say what it says.
+func TestOnlyTheLeaderReadsDeliveries(t *testing.T) {
+	appKey()
+	synctest.Test(t, testOnlyTheLeaderReadsDeliveries)
+}
+func testOnlyTheLeaderReadsDeliveries(t *testing.T) {
+	w := appWorld(t, githubsim.Config{})
+	o := &others{joined: make(chan router.Member, 1), told: make(chan string, 1000)}
+	w.Start(polls(appPoll), func(c *server.Config) { c.Replicas, c.Name = o, "this" })
+	m := <-o.joined
+	var ids []int64
+	for range 2 { // terms
+		ids = append(ids, w.Queue("self-hosted", "linux"))
+		before := w.GitHub.Traffic().Requests
+		time.Sleep(time.Minute)
+		if n := w.GitHub.Traffic().Requests - before; n > 0 {
+			t.Errorf("%d requests were made without leading", n)
+		}
+		ctx, end := context.WithCancel(router.WithTerm(t.Context(), 0))
+		ended := make(chan error, 1)
+		go func() { ended <- m.Lead(ctx) }()
+		w.Await(ids[len(ids)-1], in(router.Completed))
+		shows(t, w.App, `switchyard_poll_pending{webhook="the App's webhook"} 0`)
+		end()
+		if err := <-ended; err != nil {
+			t.Errorf("its term ended with %v", err)
+		}
+	}
+	wantServed(t, w, ids)
+	failing := router.Polling{Hook: "the App's webhook", Failing: "no such App", FailingSince: time.Now().Add(-time.Hour)}
+	m.Seen([]router.Replica{{Name: "this", Self: true}, {Name: "other", Leads: true, Leading: &router.Leading{Epoch: 3, Polls: []router.Polling{failing}}}})
+	wantTrouble(t, w, router.CausePollFails, "does not list the deliveries of the App's webhook")
 }
