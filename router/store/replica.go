@@ -17,6 +17,7 @@ const (
 	electEvery   = 250 * time.Millisecond // tries to become the leader; a leader that stops says so at once
 	lookEvery    = time.Second            // at the other replicas
 	silentLeader = "4 seconds"            // without a look: its machine, or the way to it, is gone
+	stuckChange  = "2 seconds"            // of a transaction in which nothing happens; a delivery waits for longer
 	watchTimeout = 5 * time.Second        // of a statement
 	leadPause    = time.Second            // after a term that ended by itself, and between two connections
 )
@@ -185,8 +186,10 @@ func (p *seat) elect(ctx context.Context) error {
 		return err
 	}
 	epoch, err := p.s.begin(ctx, p.member.Facts().Name)
-	if err != nil {
-		return fmt.Errorf("begin a term: %w", err)
+	if err != nil { // perhaps as another keeps all from making changes, which look sees
+		p.member.Lost(fmt.Errorf("begin a term: %w", err))
+		p.again = time.Now().Add(leadPause)
+		return p.query(ctx, []any{new(any)}, "SELECT pg_advisory_unlock($1, hashtext(current_schema()))", leaderLock)
 	}
 	term, ended := context.WithCancel(context.Background())
 	within, cancel := context.WithCancel(router.WithTerm(ctx, epoch))
@@ -205,7 +208,7 @@ const beginTermSQL = `UPDATE leader SET epoch = epoch + 1, name = ?1, since = ?2
 // begin begins a term and returns its number. The changes of terms before are refused from
 // then on.
 func (s *Store) begin(ctx context.Context, name string) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookEvery)
 	defer cancel()
 	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (epoch int64, err error) {
 		err = t.query(into(&epoch), beginTermSQL, name, time.Now().UnixMilli())
@@ -213,15 +216,25 @@ func (s *Store) begin(ctx context.Context, name string) (int64, error) {
 	})
 }
 
+// ofLock is the condition for the lock $1 of this schema, as pg_locks has it.
+const ofLock = `l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.objid::bigint = (hashtext(current_schema())::bigint & 4294967295)
+	AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+
+// endStuckSQL ends the session of a process that has begun a transaction, for which others
+// wait, and does nothing in it: it is frozen, or gone.
+const endStuckSQL = `
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid AND l.granted AND ` + ofLock + `
+WHERE a.state = 'idle in transaction' AND a.state_change < clock_timestamp() - interval '` + stuckChange + `'
+	AND EXISTS (SELECT 1 FROM pg_locks l WHERE NOT l.granted AND ` + ofLock + `)`
+
 const lookSQL = `
 SELECT clock_timestamp(), r.backend, r.said, l.pid IS NOT NULL, l.pid IS NOT NULL AND a.state = 'idle' AND a.state_change < clock_timestamp() - interval '` + silentLeader + `'
 FROM replicas r JOIN pg_stat_activity a ON a.pid || ' ' || a.backend_start = r.backend
-LEFT JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'advisory' AND l.granted AND l.classid::bigint = $1
-	AND l.objid::bigint = (hashtext(current_schema())::bigint & 4294967295) AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+LEFT JOIN pg_locks l ON l.pid = a.pid AND l.granted AND ` + ofLock + `
 ORDER BY a.backend_start, a.pid`
 
 // look says what has changed here, and reads what the others say. It ends the session of a
-// leader that is silent.
+// leader that is silent, and one that keeps all from making changes.
 func (p *seat) look(ctx context.Context) error {
 	said, err := p.facts()
 	if err != nil {
@@ -234,6 +247,9 @@ func (p *seat) look(ctx context.Context) error {
 			return err
 		}
 		p.said = said
+	}
+	if _, err := p.conn.Exec(within, endStuckSQL, changesLock); err != nil {
+		return err
 	}
 	began := time.Now()
 	rows, err := p.conn.Query(within, lookSQL, leaderLock)
