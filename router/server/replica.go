@@ -65,16 +65,16 @@ type replica struct {
 	began time.Time
 
 	mu      sync.Mutex
-	epoch   int64            // of the term that this process leads; 0: it does not lead
-	all     []router.Replica // as they were seen last, the oldest first
-	seen    time.Time        // when that was
-	leader  string           // who led when a leader was seen last; "": none was
-	led     time.Time        // when that was; at first, when this process began
-	changes int              // of the leader, seen
-	differ  time.Time        // since when the rules in force differ; zero: they do not
-	nomad   router.NomadCluster
-	wrong   time.Time     // since when the clock is wrong; zero: it is not
-	ahead   time.Duration // by how much
+	epoch   int64               // of the term that this process leads; 0: it does not lead
+	all     []router.Replica    // as they were seen last, the oldest first
+	seen    time.Time           // when that was
+	leader  string              // who led when a leader was seen last; "": none was
+	led     time.Time           // when that was; at first, when this process began
+	changes int                 // of the leader, seen
+	differ  time.Time           // since when the rules in force differ; zero: they do not
+	nomad   router.NomadCluster // as Nomad said last; zero: it has not
+	wrong   time.Time           // since when the clock is wrong; zero: it is not
+	ahead   time.Duration       // by how much
 }
 
 // Replicas returns the processes that serve from the database, as this one saw them last, the
@@ -91,6 +91,7 @@ func (a *App) Replicas() []router.Replica {
 	return all
 }
 
+// statusReplicas returns the same for people.
 func (a *App) statusReplicas() (all []router.StatusReplica) {
 	for _, r := range a.Replicas() {
 		all = append(all, router.StatusReplica{Name: r.Name, Version: r.Version, StartedAt: r.StartedAt, RulesHash: r.RulesHash, Leads: r.Leads, Self: r.Self})
@@ -189,7 +190,9 @@ func (a *App) forward(ctx context.Context) (stop func()) {
 				hints = append(hints, hintSweep)
 			}
 			for _, h := range hints {
-				a.tell(ctx, h)
+				if !a.tell(ctx, h) {
+					break // nor would the others be told: they may be a thousand
+				}
 			}
 		}
 	})
@@ -199,12 +202,15 @@ func (a *App) forward(ctx context.Context) (stop func()) {
 	}
 }
 
-func (a *App) tell(ctx context.Context, hint string) {
+// tell tells the other replicas a hint, and reports whether the database took it.
+func (a *App) tell(ctx context.Context, hint string) bool {
 	within, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
-	if err := a.replicas.Tell(within, hint); err != nil && ctx.Err() == nil {
+	err := a.replicas.Tell(within, hint)
+	if err != nil && ctx.Err() == nil {
 		a.log.Debug("the other replicas were not told; they find out at their next tick", "hint", hint, "err", err)
 	}
+	return err == nil
 }
 
 // TellRules tells the other replicas that an editor applied rules here.
@@ -398,6 +404,7 @@ func (r *replica) troubles(now time.Time) (all []router.Trouble) {
 	return all
 }
 
+// saysAhead says how one clock differs from another, before the name of that.
 func saysAhead(d time.Duration) string {
 	if d < 0 {
 		return router.Coarse(-d) + " behind"

@@ -65,7 +65,7 @@ type seat struct {
 	conn    *pgx.Conn
 	backend string // as in replicas
 	said    string // what the row there says
-	odd     bool   // the clock is too far from the database's for this process to lead
+	wrong   bool   // the clock is too far from the database's for this process to lead
 
 	// Of the term that this process began, which may outlast the connection.
 	term   context.Context // ends when Lead has returned; nil: there is none
@@ -178,7 +178,7 @@ func (p *seat) elect(ctx context.Context) error {
 			return err
 		}
 	}
-	if ctx.Err() != nil || p.odd || time.Now().Before(p.again) {
+	if ctx.Err() != nil || p.wrong || time.Now().Before(p.again) {
 		return nil
 	}
 	ours := false
@@ -277,7 +277,7 @@ func (p *seat) look(ctx context.Context) error {
 		if all[i].Self {
 			self = i
 			all[i].Ahead = p.ahead(r.now, began)
-			p.odd = all[i].Ahead.Abs() > router.MostAhead
+			p.wrong = all[i].Ahead.Abs() > router.MostAhead
 		}
 		if r.silent && !all[i].Self {
 			if _, err := p.conn.Exec(within, endBackend, r.backend); err != nil {
