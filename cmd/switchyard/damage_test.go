@@ -66,6 +66,10 @@ func TestADatabaseThatIsRemovedOrDamagedTakesNoDelivery(t *testing.T) {
 	if r := p.readyz(http.StatusServiceUnavailable); !strings.Contains(r.Reason, "was removed: restart Switchyard") || strings.Contains(r.Reason, "disk") {
 		t.Errorf("the reason is %q", r.Reason)
 	}
+	var said bytes.Buffer
+	if code := run(t.Context(), []string{"ready", "--server", p.admin}, nil, &said, &said); code != exitNo || !strings.HasPrefix(said.String(), "not ready: ") {
+		t.Errorf("switchyard ready = %d, %s", code, said.String())
+	}
 	if status := deliver(2); status != http.StatusServiceUnavailable {
 		t.Errorf("a delivery is answered %d, though the database is removed", status)
 	}

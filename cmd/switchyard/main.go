@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -71,7 +70,7 @@ which runner serves each job, and starts that runner on Nomad.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), statusCommand(), rulesCommand(), jobsCommand(), runnersCommand(), fleetCommand(), auditCommand(), tokenCommand(), backupCommand(), dbCommand(),
+	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), statusCommand(), readyCommand(), rulesCommand(), jobsCommand(), runnersCommand(), fleetCommand(), auditCommand(), tokenCommand(), backupCommand(), dbCommand(),
 		schemaCommand(), demoCommand(), versionCommand())
 	showFlagsInOrder(root)
 
@@ -136,30 +135,4 @@ func group(use, short, example string, commands ...*cobra.Command) *cobra.Comman
 	}
 	cmd.AddCommand(commands...)
 	return cmd
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version",
-		Example: "  switchyard version",
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			version, revision := "(devel)", ""
-			goVersion := ""
-			if info, ok := debug.ReadBuildInfo(); ok {
-				goVersion = info.GoVersion
-				if info.Main.Version != "" {
-					version = info.Main.Version
-				}
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						revision = " " + s.Value
-					}
-				}
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "switchyard %s%s %s\n", version, revision, goVersion)
-			return err
-		},
-	}
 }

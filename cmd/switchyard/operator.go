@@ -54,9 +54,27 @@ type operator struct {
 
 // flags adds the flags that say which server to ask.
 func (o *operator) flags(fl *pflag.FlagSet) {
-	fl.StringVar(&o.server, "server", cmp.Or(os.Getenv(envName("server")), "http://127.0.0.1:8081"), "`URL` or unix:PATH of the server's --admin-listen; also SWITCHYARD_SERVER")
+	o.serverFlag(fl)
 	o.tokenFlag(fl)
 	fl.StringVar(&o.format, "format", "text", "text or json")
+}
+
+func (o *operator) serverFlag(fl *pflag.FlagSet) {
+	fl.StringVar(&o.server, "server", cmp.Or(os.Getenv(envName("server")), ownServer()), "`URL` or unix:PATH of the server's --admin-listen; also SWITCHYARD_SERVER")
+}
+
+// ownServer returns the address of the server with this environment: commands in its
+// container or its Nomad task ask it.
+func ownServer() string {
+	listen := cmp.Or(os.Getenv(envName("admin-listen")), "127.0.0.1:8081")
+	if strings.HasPrefix(listen, server.SocketPrefix) {
+		return listen
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip.IsUnspecified()) {
+		listen = net.JoinHostPort("127.0.0.1", port)
+	}
+	return "http://" + listen
 }
 
 func (o *operator) tokenFlag(fl *pflag.FlagSet) {

@@ -310,7 +310,6 @@ func (a *App) wire(c Config) {
 		leftover.Of(0)
 		a.compare.At(c.Now())
 	}}
-	version, _ := telemetry.Version()
 	a.health = health.New(health.Config{
 		Store: c.Store, Metrics: c.Metrics, Now: c.Now, Rules: a.decider.Status, FirstSync: a.first.UnderWay,
 		Silent: a.silent, NotEvaluating: a.notEvaluating, Lost: a.lost, Polls: a.polls, Replicas: func(now time.Time) []router.Trouble {
@@ -319,7 +318,7 @@ func (a *App) wire(c Config) {
 			}
 			return a.replica.troubles(now)
 		},
-	}, "Switchyard "+version+" started")
+	}, "Switchyard "+telemetry.ThisBuild().Version+" started")
 	changed(a.health, c.RulesVersion, c.Now())
 	history := &pruner{store: c.Store, log: a.log, clock: sure, keep: c.Keep}
 	a.strays = strays

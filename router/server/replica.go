@@ -244,9 +244,8 @@ func (a *App) hears(hint string) {
 
 // facts returns what the other replicas are to know of this one.
 func (a *App) facts() router.Replica {
-	version, _ := telemetry.Version()
 	r := router.Replica{
-		Name: a.replica.name, Version: version, StartedAt: a.replica.began, PublicURL: a.publicURL,
+		Name: a.replica.name, Version: telemetry.ThisBuild().Version, StartedAt: a.replica.began, PublicURL: a.publicURL,
 		RulesHash: a.decider.Status().Hash, Worked: a.metrics.Worked.All(),
 	}
 	a.replica.mu.Lock()

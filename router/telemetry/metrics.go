@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -153,26 +154,38 @@ func lasted(h *prometheus.HistogramVec, j router.Job, d *router.Decision, at tim
 	h.WithLabelValues(rule).Observe(max(at.Sub(j.ReceivedAt), 0).Seconds())
 }
 
-// Version returns which version of Switchyard this is, and of which commit; "unknown" and ""
-// when the program does not say.
-func Version() (version, revision string) {
-	version = "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				revision = s.Value
-			}
+// A Build says which Switchyard this is. Its JSON form is a contract.
+type Build struct {
+	Version string    `json:"version"`          // a tag such as v1.2.0, a pseudo-version, (devel), or unknown
+	Commit  string    `json:"commit,omitempty"` // "": the program does not say
+	Date    time.Time `json:"date,omitzero"`    // of the commit, so that every build of it is the same
+	Go      string    `json:"go"`
+}
+
+// ThisBuild returns what Go recorded in the running program.
+func ThisBuild() Build {
+	b := Build{Version: "unknown", Go: runtime.Version()}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	b.Version = cmp.Or(info.Main.Version, "(devel)")
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Commit = s.Value
+		case "vcs.time":
+			b.Date, _ = time.Parse(time.RFC3339, s.Value) // zero: not known
 		}
 	}
-	return version, revision
+	return b
 }
 
 func buildInfo() prometheus.Collector {
-	version, revision := Version()
+	b := ThisBuild()
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "switchyard_build_info", Help: "What is running. Always 1.",
-		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Commit, "goversion": b.Go},
 	}, func() float64 { return 1 })
 }
 

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router/telemetry"
+)
+
+func versionCommand() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version, its commit and that commit's date",
+		Example: "  switchyard version --format json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkFormat(format, "text", "json"); err != nil {
+				return err
+			}
+			b := telemetry.ThisBuild()
+			if format == "json" {
+				return writeJSON(cmd.OutOrStdout(), b)
+			}
+			line := "switchyard " + b.Version
+			if b.Commit != "" {
+				line += " " + b.Commit
+			}
+			if !b.Date.IsZero() {
+				line += " " + b.Date.UTC().Format(time.RFC3339)
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), line, b.Go)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	return cmd
+}
