@@ -92,7 +92,7 @@ func TestAJobWaitsForAGroupThatDoesNotExist(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, strings.Replace(namedGroupRules, "GPU-Runners", "gpu-runers", 1))
 		w.GitHub.SetGroup(8, githubsim.Group{Name: "gpu-runners"})
-		w.Start()
+		w.Start(func(c *server.Config) { c.Tick = 5 * time.Second }) // an hour passes
 		id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Group: "gpu-runers"})
 		j := w.Await(id, in(router.Retrying))
 		const want = `organization acme has no runner group "gpu-runers"; it has gpu-runners, gpu, Default: name one that exists in the rule, or create it on GitHub`

@@ -147,15 +147,17 @@ func openShop(t *testing.T) *shop {
 	s := &shop{db: &full{Store: openStore(t)}}
 	asks("linux")(t, s)
 	s.task.Store("")
-	for day := 1; day <= 8; day++ {
-		for i := range 100 {
-			at := time.Now().AddDate(0, 0, -day).Add(time.Duration(i) * jobEvery / 4)
-			d := delivery(int64(1_000_000+100*day+i), "completed", "self-hosted", "linux")
-			d.ReceivedAt = at
-			_, err := s.db.Receive(t.Context(), d)
-			must(t, err)
-		}
+	var history sync.WaitGroup // at once, so that they share commits
+	for i := range 800 {
+		history.Go(func() {
+			d := delivery(int64(1_000_100+i), "completed", "self-hosted", "linux")
+			d.ReceivedAt = time.Now().AddDate(0, 0, -1-i/100).Add(time.Duration(i%100) * jobEvery / 4)
+			if _, err := s.db.Receive(t.Context(), d); err != nil {
+				t.Error(err)
+			}
+		})
 	}
+	history.Wait()
 	s.World = routertest.New(t, routertest.Config{
 		Rules: incidentRules, Network: &network, Store: s.db, Hub: githubsim.Config{FirstID: 1000},
 		Logger:  slog.New(slog.NewJSONHandler(io.MultiWriter(t.Output(), &s.log), nil)),
