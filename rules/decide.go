@@ -34,6 +34,7 @@ type Set struct {
 		after time.Duration
 		kind  string // "": none
 	}
+	prices Prices
 }
 
 // Unroutable returns what happens to a job that stays unroutable, and after how

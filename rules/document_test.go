@@ -33,6 +33,8 @@ type fileForm struct {
 	Unroutable unroutableForm `yaml:"unroutable" example:"{ after: 10m, action: cancel }"`
 	// what is written on the commit of a job that waits or gets no runner; nothing when left out
 	Feedback feedbackForm `yaml:"feedback" example:"{ kind: check_run, after: 1m }"`
+	// what an hour of what runners reserve costs, for `switchyard usage`; nothing when left out
+	Prices pricesForm `yaml:"prices" example:"{ currency: EUR, cpu_hour: 0.04, gib_hour: 0.005 }"`
 	// the rules: the first one, in file order, whose condition holds takes the job
 	Rules []ruleForm `yaml:"rules" min:"1" example:"[{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]"`
 	// examples of jobs and the decisions they must get; a file of tests has only these
@@ -128,6 +130,28 @@ type feedbackForm struct {
 	Kind string `yaml:"kind" required:"yes" enum:"check_run commit_status" example:"check_run"`
 	// how long a job waits before it is written: from 1s to 24h; 30s when left out
 	After durationForm `yaml:"after" example:"1m"`
+}
+
+// Prices: what an hour of each resource that a runner reserves costs. Each price is that of the node class, else that of the node pool, else the one for all nodes, else 0.
+type pricesForm struct {
+	// a word for people, such as `EUR`
+	Currency string `yaml:"currency" required:"yes" pattern:"^\\p{L}{1,16}$" example:"EUR"`
+	//lint:ignore U1000 it is read by reflection
+	priceForm
+	// prices of nodes whose class a constraint of the placement names: `'${node.class} = large'`
+	NodeClasses map[string]priceForm `yaml:"node_classes" example:"{ large: { cpu_hour: 0.06 } }"`
+	// prices of nodes in a pool that the placement names
+	NodePools map[string]priceForm `yaml:"node_pools" example:"{ gpu: { device_hour: 1.50 } }"`
+}
+
+// A price of some nodes: amounts with at most 6 digits after the point.
+type priceForm struct {
+	// of a reserved core, or of 1000 MHz
+	CPUHour moneyForm `yaml:"cpu_hour" example:"0.04"`
+	// of 1 GiB of memory
+	GiBHour moneyForm `yaml:"gib_hour" example:"0.005"`
+	// of a device, such as a GPU
+	DeviceHour moneyForm `yaml:"device_hour" example:"1.50"`
 }
 
 // A limit: how many jobs of a rule may run at once.
@@ -324,6 +348,7 @@ type (
 	sizeForm      string // what ParseSize reads
 	boundForm     string // a whole number or a size
 	durationForm  string // what time.ParseDuration reads
+	moneyForm     string // an amount with at most 6 digits after the point
 	shortForm     struct{}
 )
 

@@ -51,7 +51,7 @@ func TestFaultsAreReportedAtTheirPlaces(t *testing.T) {
 
 		// Keys.
 		{"an unknown key, with the nearest", top + "§lables: {}\n", []string{`unknown key "lables" in a rules file; did you mean labels?`}},
-		{"an unknown key with none near", top + "§q: {}\n", []string{`unknown key "q" in a rules file; it takes version, scope, compound, labels, defaults, unroutable, feedback, rules, tests`}},
+		{"an unknown key with none near", top + "§q: {}\n", []string{`unknown key "q" in a rules file; it takes version, scope, compound, labels, defaults, unroutable, feedback, prices, rules, tests`}},
 		{"unknown keys at every level", `version: 1
 compound: { prefix: 'y=', §seperator: '/', separator: '/' }
 labels:
@@ -231,6 +231,13 @@ rules:
 			`a rule that denies places nothing: time_limit has no effect`,
 			`unknown key "time_limt" in a fallback; it takes after, jobspec, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
 		}},
+		{"prices that are none", "version: 1\nprices: §{ cpu_hour: §free, gib_hour: §-1, device_hour: §1000001, node_pools: { gpu: { cpu_hour: §0.0000001, §per: day }, mac: }, node_classes: §[] }\n" + rest, []string{
+			`prices needs a currency, as in { currency: EUR, cpu_hour: 0.04 }`, `prices cpu_hour "free" is not an amount such as 0.04, with at most 6 digits after the point`,
+			`prices gib_hour "-1" is not an amount such as 0.04, with at most 6 digits after the point`, `prices device_hour 1000001 exceeds the maximum of 1000000`,
+			`prices node_pools "gpu" cpu_hour "0.0000001" is not an amount such as 0.04, with at most 6 digits after the point`,
+			`unknown key "per" in prices node_pools "gpu"; it takes cpu_hour, gib_hour, device_hour`,
+			`prices node_classes must be a mapping, not a list`}},
+		{"a currency that is no word", "version: 1\nprices: { currency: §'€ 5' }\n" + rest, []string{`prices currency "€ 5" is not a word of at most 16 letters`}},
 		{"unroutable and feedback that say half", "version: 1\nunroutable: §{ after: §25h }\nfeedback: §{ after: 1m }\n" + rest, []string{
 			`unroutable needs action, as in { after: 10m, action: cancel }`, `unroutable after "25h" is not between 1s and 24h`, `feedback needs a kind: check_run or commit_status`}},
 		{"unroutable and feedback", `version: 1

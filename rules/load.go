@@ -34,7 +34,7 @@ func Parse(file string, src []byte) (*Set, error) { return Load(context.Backgrou
 
 // Load loads and checks one or more files as one set, so that teams can own their files.
 // Vocabularies add up and rules follow each other in the order of the files; scope, compound,
-// defaults, unroutable and feedback stand in one of them. The error is a Diagnostics with every
+// defaults, unroutable, feedback and prices stand in one of them. The error is a Diagnostics with every
 // fault that was found, in the order of the files, or that of ctx when it ends before.
 func Load(ctx context.Context, files ...File) (*Set, error) {
 	s := &Set{knownLabels: knownLabels{vocabulary: vocabulary{exact: map[string]*label{}}, mentions: map[string]bool{}}}
@@ -119,7 +119,7 @@ func (r *loader) open() {
 	if root == nil {
 		return
 	}
-	r.sections = r.Fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "unroutable", "feedback", "rules", "tests")
+	r.sections = r.Fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "unroutable", "feedback", "prices", "rules", "tests")
 	if r.sections == nil {
 		return
 	}
@@ -171,6 +171,9 @@ func (r *loader) load() {
 	}
 	if n, ok := r.sections["feedback"]; ok && r.once(n, "feedback") {
 		r.feedback(n)
+	}
+	if n, ok := r.sections["prices"]; ok && r.once(n, "prices") {
+		r.prices(n)
 	}
 	if n := r.sections["rules"]; n != nil {
 		r.rules(n)

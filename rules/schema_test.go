@@ -146,6 +146,8 @@ func (w *schemaWriter) value(t reflect.Type, tag reflect.StructTag) object {
 		return object{"type": []string{"integer", "string"}}
 	case reflect.TypeFor[durationForm]():
 		return object{"type": "string", "pattern": `^[-+]?([0-9.]+(ns|us|µs|μs|ms|s|m|h))+$`}
+	case reflect.TypeFor[moneyForm]():
+		return object{"type": []string{"number", "string"}, "minimum": 0, "maximum": maxPrice, "pattern": moneyText.String()}
 	case reflect.TypeFor[operatorForm]():
 		return object{"enum": operatorNames()}
 	}
@@ -329,6 +331,7 @@ labels: { 'a*': { `+qqq+`, param: { `+qqq+` } } }
 defaults: { `+qqq+`, max: { `+qqq+` } }
 unroutable: { `+qqq+` }
 feedback: { `+qqq+` }
+prices: { `+qqq+`, node_classes: { qqq: { `+qqq+` } } }
 rules:
   - `+qqq+`
     constraints: [{ `+qqq+` }]
@@ -356,7 +359,8 @@ tests:
 	}
 	want := map[string][]string{}
 	for section, types := range map[string][]reflect.Type{
-		"a rules file": {reflect.TypeFor[fileForm]()}, "compound": {reflect.TypeFor[compoundForm]()}, "unroutable": {reflect.TypeFor[unroutableForm]()}, "feedback": {reflect.TypeFor[feedbackForm]()}, `label "a*"`: {reflect.TypeFor[labelForm]()},
+		"a rules file": {reflect.TypeFor[fileForm]()}, "compound": {reflect.TypeFor[compoundForm]()}, "unroutable": {reflect.TypeFor[unroutableForm]()}, "feedback": {reflect.TypeFor[feedbackForm]()},
+		"prices": {reflect.TypeFor[pricesForm]()}, `prices node_classes "qqq"`: {reflect.TypeFor[priceForm]()}, `label "a*"`: {reflect.TypeFor[labelForm]()},
 		"param": {reflect.TypeFor[paramForm]()}, "defaults": {reflect.TypeFor[defaultsForm]()}, "max": {reflect.TypeFor[maxForm]()},
 		"a rule": {reflect.TypeFor[ruleForm]()}, "constraint": {reflect.TypeFor[constraintForm]()}, "affinity": {reflect.TypeFor[affinityForm]()},
 		"device": {reflect.TypeFor[deviceForm]()}, "rule: resources": {reflect.TypeFor[resourcesForm]()}, "rule: task": {reflect.TypeFor[taskForm]()},
