@@ -36,6 +36,8 @@ func TestAWholeServerAnswersAsDescribed(t *testing.T) {
 		{"GET", "/jobs/4002", "", 200},
 		{"GET", "/runners", "", 200},
 		{"GET", "/audit", "", 200},
+		{"GET", "/usage?by=label&since=2026-01-01T00:00:00Z", "", 200},
+		{"GET", "/usage?by=team", "", 400},
 		{"POST", "/explain", `{"job_id": 4001, "render": true}`, 200},
 		{"POST", "/explain", `{"repo": "acme/web", "labels": ["self-hosted", "linux", "gpus=2", "memory=16GiB", "zone=tokyo-a"], "all": true, "render": true}`, 200},
 		{"POST", "/explain", `{"repo": "acme/web", "labels": ["self-hosted", "macos"]}`, 200},

@@ -161,7 +161,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 	}
 	impact := post("/rules", "application/x-www-form-urlencoded", url.Values{"do": {"impact"}, "days": {"1"}, "name": {"rules.yaml"}, "source": {draft}}.Encode())
 
-	pages := []string{"/rules/versions", "/rules/versions/1", "/rules/versions/" + url.PathEscape(strangers), "/", "/jobs", "/runners", "/labels", "/playground", "/rules", "/fleet", "/audit"}
+	pages := []string{"/rules/versions", "/rules/versions/1", "/rules/versions/" + url.PathEscape(strangers), "/", "/jobs", "/runners", "/labels", "/playground", "/rules", "/fleet", "/usage?by=workflow", "/audit"}
 	for _, id := range ids {
 		pages = append(pages, fmt.Sprintf("/jobs/%d", id))
 	}
@@ -202,7 +202,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 		t.Errorf("only %d pages show the strings: they did not come this far", shown)
 	}
 
-	api := []string{"/jobs", "/runners", "/labels", "/rules", "/rules/list", "/fleet", "/audit", "/jobs?label=" + url.QueryEscape(strangers), "/jobs?cursor=" + url.QueryEscape(strangers)}
+	api := []string{"/jobs", "/runners", "/labels", "/rules", "/rules/list", "/fleet", "/audit", "/usage?by=label", "/usage?by=workflow", "/jobs?label=" + url.QueryEscape(strangers), "/jobs?cursor=" + url.QueryEscape(strangers)}
 	for _, id := range ids {
 		api = append(api, fmt.Sprintf("/jobs/%d", id))
 	}
@@ -238,7 +238,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 	odd := strings.ReplaceAll(strangers, "\x00", "")
 	commands := [][]string{
 		{"jobs", "list"}, {"jobs", "list", "--format", "json"}, {"jobs", "list", "--label", strangers}, {"jobs", "list", "--db", y.Database},
-		{"runners", "list"}, {"runners", "list", "--format", "json"}, {"runners", "stop", strangers}, {"fleet"},
+		{"runners", "list"}, {"runners", "list", "--format", "json"}, {"runners", "stop", strangers}, {"fleet"}, {"usage", "--by", "workflow"}, {"usage", "--by", "label", "--format", "csv"},
 		{"audit"}, {"audit", "--format", "json"}, {"jobs", "sync", "acme/" + strings.ReplaceAll(strangers, "/", "")}, {"rules", "status"}, {"status"}, {"status", "--format", "json"},
 		{"jobs", "export", "--db", y.Database}, {"jobs", "export", "--db", y.Database, "--output", history},
 		{"diff", y.rules, other, "--history", history}, {"diff", y.rules, other, "--history", y.Database, "--format", "json"}, {"diff", y.rules, other, "--history", history, "--format", "github"},

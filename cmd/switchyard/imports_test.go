@@ -41,8 +41,9 @@ var mayImport = map[string][]string{
 	"switchyard/router/feasible":       {},
 	"switchyard/router/nomad":          {"router", "jobspecs"},
 	"switchyard/router/nomad/capacity": {"router", "router/feasible", "router/nomad", "jobspecs", "rules"},
-	"switchyard/router/web":            {"router", "router/web/api", "router/web/auth", "router/web/problem", "rules"},
-	"switchyard/router/web/api":        {"router", "router/web/auth", "router/web/problem", "rules"},
+	"switchyard/router/usage":          {"router", "rules"},
+	"switchyard/router/web":            {"router", "router/usage", "router/web/api", "router/web/auth", "router/web/problem", "rules"},
+	"switchyard/router/web/api":        {"router", "router/usage", "router/web/auth", "router/web/problem", "rules"},
 	"switchyard/router/web/auth":       {"router", "router/web/problem", "rules"},
 	"switchyard/router/web/problem":    {"router"},
 	"switchyard/router/nomadsim":       {"router/feasible"},
@@ -52,7 +53,7 @@ var mayImport = map[string][]string{
 // What only tests import: conformance suites import what they test against.
 var testOnly = map[string][]string{
 	"switchyard/router/store/postgrestest": {},
-	"switchyard/router/store/storetest":    {"router", "router/server", "router/store", "router/store/postgrestest", "router/web", "router/web/api", "rules"},
+	"switchyard/router/store/storetest":    {"router", "router/server", "router/store", "router/store/postgrestest", "router/usage", "router/web", "router/web/api", "rules"},
 	"switchyard/router/nomadsim/nomadtest": {"router", "router/nomadsim"},
 
 	"switchyard/router/githubsim/githubtest": {},

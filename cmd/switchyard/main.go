@@ -66,11 +66,11 @@ which runner serves each job, and starts that runner on Nomad.`,
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetUsageTemplate(usage)
+	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), statusCommand(), readyCommand(), rulesCommand(), jobsCommand(), runnersCommand(), fleetCommand(), auditCommand(), tokenCommand(), backupCommand(), dbCommand(),
+	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), statusCommand(), readyCommand(), rulesCommand(), jobsCommand(), runnersCommand(), fleetCommand(), usageCommand(), auditCommand(), tokenCommand(), backupCommand(), dbCommand(),
 		schemaCommand(), demoCommand(), versionCommand())
 	showFlagsInOrder(root)
 
@@ -97,8 +97,8 @@ func showFlagsInOrder(cmd *cobra.Command) {
 	}
 }
 
-// usage is cobra's usage template, with the example last.
-const usage = `Usage:
+// usageTemplate is cobra's usage template, with the example last.
+const usageTemplate = `Usage:
   {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND
 
 Commands:{{range .Commands}}{{if .IsAvailableCommand}}

@@ -8,6 +8,8 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/store/storetest"
+	"switchyard/router/usage"
+	"switchyard/rules"
 )
 
 // BenchmarkHistory is what a long history costs whoever does not ask for it: a new job from its
@@ -77,4 +79,28 @@ func benchmarkHistory(b *testing.B, id int64) {
 		old := now.AddDate(0, 0, -28)
 		return errOf(s.Prune(b.Context(), old, old, old, old))
 	})
+}
+
+// BenchmarkUsage is what it takes to count what the jobs of a month used, all of which ended.
+func BenchmarkUsage(b *testing.B) {
+	for _, n := range []int{100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("jobs=%d", n), func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "x.db")
+			storetest.Create(b, path)
+			now := time.Now()
+			storetest.History(b, path, n, 30*24*time.Hour, now)
+			s := storetest.Open(b, path)
+			defer s.Close()
+			for _, by := range router.UsageBys {
+				b.Run("by="+string(by), func(b *testing.B) {
+					for b.Loop() {
+						r, err := usage.Count(b.Context(), s, router.UsageFilter{By: by, From: now.AddDate(0, 0, -31), Until: now}, rules.Prices{})
+						if must(b, err); r.Total.Jobs < n*9/10 {
+							b.Fatalf("%d jobs", r.Total.Jobs)
+						}
+					}
+				})
+			}
+		})
+	}
 }

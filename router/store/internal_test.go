@@ -92,6 +92,33 @@ func TestWhatIsReadNowAndThenReadsNoHistory(t *testing.T) {
 	}
 }
 
+// Usage reads all jobs of a period, and of each no more than an index has.
+func TestUsageReadsTheIndexAlone(t *testing.T) {
+	s := openTemp(t)
+	if got := plan(t, s, firstEndedSQL); !strings.Contains(got, "USING COVERING INDEX jobs_ended") || strings.Contains(got, "TEMP B-TREE") {
+		t.Errorf("the plan of %s\nis %s", firstEndedSQL, got)
+	}
+	for _, by := range router.UsageBys {
+		var asked []string
+		q := func(_ func(*sql.Rows) error, query string, _ ...any) error {
+			asked = append(asked, plan(t, s, query))
+			return nil
+		}
+		f := router.UsageFilter{By: by, Within: router.Scope{"acme/*", "ghe.example/beta/web"}}
+		must(t, reads{func(context.Context) querier { return q }}.Usage(t.Context(), f, nil))
+		for i, want := range [][]string{
+			{"SEARCH jobs USING COVERING INDEX jobs_ended (completed_at>? AND completed_at<?)"},
+			{"SEARCH r USING INDEX runners_given_up (state=?)", "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		} {
+			for _, step := range want {
+				if !strings.Contains(asked[i], step) || strings.Contains(asked[i], "TEMP B-TREE") {
+					t.Errorf("by %s: the plan is %s\nwant %s", by, asked[i], step)
+				}
+			}
+		}
+	}
+}
+
 // They skip from one owner, or repository, to the next.
 func TestQueriesForATurnSkipTheJobsOfOne(t *testing.T) {
 	s := openTemp(t)

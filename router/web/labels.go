@@ -4,13 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"switchyard/router"
@@ -21,12 +19,6 @@ import (
 
 const (
 	useDays     = 7
-	useFresh    = time.Minute            // how long counts are shown before they are made again,
-	useShare    = 50                     // and for so many times as long as it took to make them
-	useRetry    = 5 * time.Second        // from a failure to the next attempt
-	usePatience = 100 * time.Millisecond // how long a page waits for counts that are being made
-	useTimeout  = time.Minute
-	useScopes   = 64  // whose counts are kept
 	maxUnknown  = 25  // unknown labels that are shown
 	maxTakers   = 4   // rules that are shown of a label
 	maxOnePage  = 100 // labels that are shown; the others are found by the search
@@ -49,80 +41,23 @@ type labelUse struct {
 	unknown map[string]int      // jobs, by label
 }
 
-// usage keeps the counts for each scope.
-type usage struct {
+// labelUses are the counts for each scope.
+type labelUses struct {
 	demand func(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error)
 	rules  interface{ Rules() *rules.Set }
-	logger *slog.Logger
-	now    func() time.Time
-
-	mu      sync.Mutex
-	byScope map[string]*usageOf
+	counts counts[labelUse]
 }
 
-type usageOf struct {
-	use    *labelUse // nil: not made yet, or err
-	err    error
-	until  time.Time     // until then they are fresh
-	making chan struct{} // closed when they are made; nil: they are not being made
-}
-
-// labels returns what the jobs in a scope asked for. It takes a second to count a
-// hundred thousand, so that is done beside the pages, once for all readers:
-// meanwhile there are the counts of before, or nil. They are not to be changed.
-func (u *usage) labels(ctx context.Context, scope router.Scope) (*labelUse, error) {
-	key, set := scopeKey(scope), u.rules.Rules()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	of := u.byScope[key]
-	if of == nil {
-		if u.byScope == nil || len(u.byScope) >= useScopes {
-			u.byScope = map[string]*usageOf{}
+// labels returns what the jobs in a scope asked for; nil: it is being counted.
+func (u *labelUses) labels(ctx context.Context, scope router.Scope) (*labelUse, error) {
+	set := u.rules.Rules()
+	return u.counts.get(ctx, fmt.Sprintf("%p %s", set, scopeKey(scope)), func(ctx context.Context) (*labelUse, error) {
+		demand, err := u.demand(ctx, scope, u.counts.now().Add(-useDays*24*time.Hour))
+		if err != nil {
+			return nil, err
 		}
-		of = &usageOf{}
-		u.byScope[key] = of
-	}
-	old := of.use != nil && of.use.of != set
-	if of.making == nil && (old || !u.now().Before(of.until)) {
-		of.making = make(chan struct{})
-		go u.count(context.WithoutCancel(ctx), scope, set, of)
-	}
-	if making := of.making; making != nil && (of.use == nil || old) {
-		u.mu.Unlock()
-		patience := time.NewTimer(usePatience)
-		select {
-		case <-making:
-		case <-patience.C:
-		case <-ctx.Done():
-		}
-		patience.Stop()
-		u.mu.Lock()
-	}
-	if of.use != nil && of.use.of != set {
-		return nil, nil
-	}
-	return of.use, of.err
-}
-
-func (u *usage) count(ctx context.Context, scope router.Scope, set *rules.Set, of *usageOf) {
-	ctx, cancel := context.WithTimeout(ctx, useTimeout)
-	defer cancel()
-	began := u.now()
-	demand, err := u.demand(ctx, scope, began.Add(-useDays*24*time.Hour))
-	var use *labelUse
-	var until time.Time
-	if err == nil {
-		use = countLabels(set, demand)
-		until = began.Add(max(useFresh, useShare*u.now().Sub(began)))
-	} else {
-		until = u.now().Add(useRetry)
-		u.logger.Error("cannot count the labels that jobs asked for", "err", err)
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	of.use, of.err, of.until = use, err, until
-	close(of.making)
-	of.making = nil
+		return countLabels(set, demand), nil
+	})
 }
 
 func countLabels(set *rules.Set, demand []router.Demand) *labelUse {
@@ -185,7 +120,7 @@ func (s *console) labelsPage(req *http.Request) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), api.ReadTimeout)
 	defer cancel()
-	use, err := s.usage.labels(ctx, auth.Who(ctx).Scope)
+	use, err := s.labelUses.labels(ctx, auth.Who(ctx).Scope)
 	v.NoCount, v.Counted = err != nil, use != nil
 	if use == nil {
 		use = &labelUse{}

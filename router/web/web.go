@@ -15,6 +15,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/router/usage"
 	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
@@ -72,13 +73,14 @@ func Handler(c Config) http.Handler {
 
 // A console has the pages, and puts them beside the API.
 type console struct {
-	config Config
-	guard  *auth.Guard
-	api    *api.API
-	frame  frame
-	now    nowPage
-	rules  *rulesPages // nil: there are no files of rules
-	usage  usage
+	config    Config
+	guard     *auth.Guard
+	api       *api.API
+	frame     frame
+	now       nowPage
+	rules     *rulesPages // nil: there are no files of rules
+	labelUses labelUses
+	usage     counts[usage.Report]
 }
 
 func newConsole(c Config) *console {
@@ -96,7 +98,8 @@ func newConsole(c Config) *console {
 		s.rules = &rulesPages{console: s, drafts: s.api.Drafts, rulebook: c.Rulebook}
 	}
 	s.frame = frame{api: s.api, logger: c.Logger, now: c.Now, pages: s.pages()}
-	s.usage = usage{demand: s.api.Database.Demand, rules: c.App, logger: c.Logger, now: c.Now}
+	s.labelUses = labelUses{s.api.Database.Demand, c.App, counts[labelUse]{what: "the labels that jobs asked for", logger: c.Logger, now: c.Now}}
+	s.usage = counts[usage.Report]{what: "what jobs used", logger: c.Logger, now: c.Now}
 	return s
 }
 

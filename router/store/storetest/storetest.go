@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"failures", failureTests},
 		{"queries", queryTests},
 		{"statistics", statsTests},
+		{"usage", usageTests},
 		{"operators", operatorTests},
 		{"pruning", pruneTests},
 	} {

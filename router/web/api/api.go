@@ -17,6 +17,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/router/usage"
 	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
 	"switchyard/rules"
@@ -100,6 +101,8 @@ type Database interface {
 	Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error)
 	Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error)
 	Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error)
+
+	usage.Database
 }
 
 const (
@@ -191,6 +194,7 @@ func (a *API) routes() []route {
 		{http.MethodPost, "/jobs/{id}/cancel", auth.Operator, a.cancelJob},
 		{http.MethodGet, "/runners", auth.Viewer, func(req *http.Request) (any, error) { return a.Runners(req.Context(), req.URL.Query()) }},
 		{http.MethodPost, "/runners/{id}/stop", auth.Operator, a.stopRunner},
+		{http.MethodGet, "/usage", auth.Viewer, func(req *http.Request) (any, error) { return a.Usage(req.Context(), req.URL.Query()) }},
 		{http.MethodGet, "/audit", auth.Editor, a.Turns.Do(a.Audits)},
 		{http.MethodPost, "/sync", auth.Operator, a.sync},
 	}

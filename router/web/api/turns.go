@@ -49,6 +49,7 @@ type Turns struct {
 
 type principalTurns struct {
 	places  *semaphore.Weighted
+	long    *semaphore.Weighted // one of its queries waits for, or has, the long place
 	queries int
 }
 
@@ -69,25 +70,36 @@ func (t *Turns) Crowded(name string) bool {
 
 // take waits for a turn of the principal of ctx. done must be called afterwards.
 func (t *Turns) take(ctx context.Context) (done func(), err error) {
+	return t.takeOf(ctx, t.places, func(one *principalTurns) *semaphore.Weighted { return one.places })
+}
+
+// takeLong does the same for a query that reads many jobs.
+func (t *Turns) takeLong(ctx context.Context) (done func(), err error) {
+	return t.takeOf(ctx, t.long, func(one *principalTurns) *semaphore.Weighted { return one.long })
+}
+
+// takeOf waits for a place of the principal, and then for one of all.
+func (t *Turns) takeOf(ctx context.Context, all *semaphore.Weighted, of func(*principalTurns) *semaphore.Weighted) (done func(), err error) {
 	name := auth.Who(ctx).Name
 	one, err := t.enter(name)
 	if err != nil {
 		return nil, err
 	}
+	own := of(one)
 	wait, cancel := context.WithTimeout(ctx, turnTimeout)
 	defer cancel()
-	if one.places.Acquire(wait, 1) != nil {
+	if own.Acquire(wait, 1) != nil {
 		t.leave(name)
 		return nil, busy(ctx, http.StatusTooManyRequests, "your other requests are being answered; try again in a moment")
 	}
-	if t.places.Acquire(wait, 1) != nil {
-		one.places.Release(1)
+	if all.Acquire(wait, 1) != nil {
+		own.Release(1)
 		t.leave(name)
 		return nil, busy(ctx, http.StatusServiceUnavailable, "other requests are being answered; try again in a moment")
 	}
 	return func() {
-		t.places.Release(1)
-		one.places.Release(1)
+		all.Release(1)
+		own.Release(1)
 		t.leave(name)
 	}, nil
 }
@@ -98,7 +110,7 @@ func (t *Turns) enter(name string) (*principalTurns, error) {
 	defer t.mu.Unlock()
 	one := t.of[name]
 	if one == nil {
-		one = &principalTurns{places: semaphore.NewWeighted(t.each)}
+		one = &principalTurns{places: semaphore.NewWeighted(t.each), long: semaphore.NewWeighted(1)}
 	}
 	switch {
 	case one.queries >= maxQueries:

@@ -1,0 +1,84 @@
+package router
+
+import "time"
+
+// A UsageBy is what usage is counted by.
+type UsageBy string
+
+// What usage is counted by. A job counts for each of its labels.
+const (
+	ByRepo      UsageBy = "repo"
+	ByOwner     UsageBy = "owner"
+	ByRule      UsageBy = "rule"
+	ByLabel     UsageBy = "label"
+	ByNodeClass UsageBy = "node_class"
+	ByWorkflow  UsageBy = "workflow"
+)
+
+// UsageBys are all of them.
+var UsageBys = []UsageBy{ByRepo, ByOwner, ByRule, ByLabel, ByNodeClass, ByWorkflow}
+
+// A UsageFilter selects jobs that ended, and runners that ended without a job.
+type UsageFilter struct {
+	By     UsageBy // required
+	Within Scope
+
+	From, Until time.Time // ended from From on and before Until; required
+}
+
+// A Used is a job that ended, or a runner that ended without a job, as far as usage
+// depends on it. The times are those at which we heard of it.
+type Used struct {
+	Unused  bool   // it is a runner that had a node and no job; else a job
+	Group   string // what it counts for; "": nothing is known, or see Asked for ByLabel and ByNodeClass
+	EndedAt time.Time
+
+	Queued  time.Duration // of a job: until a runner took it, or until it ended without one
+	Started bool          // a runner took the job, and we heard when
+	Held    time.Duration // how long the runner had the job; of an unused one, how long it had a node
+
+	// Reserved: the runner was one of ours, for which Asked was reserved.
+	Reserved bool
+
+	// Asked is what the job asks for; nil: not read, as neither Reserved nor By needs it. It
+	// must not be changed. Jobs of equal fit have the same, mostly.
+	Asked *Asked
+}
+
+// An Asked is what the runner of a job reserves on its node.
+type Asked struct {
+	Labels    []string // of the job as the rules see them: in lower case, each once, compound ones expanded
+	NodeClass string   // that its constraints name; "": none
+	NodePool  string   // "": the jobspec's own
+	MilliCPU  int64    // 1000: a reserved core, or 1000 MHz
+	MemoryMB  int64    // MiB
+	Devices   int64
+	Own       bool // the runner brings its own registration, and any name on GitHub
+	Unsized   bool // CPU, memory or both are the jobspec's own, which is not known here
+}
+
+// AskedBy returns what the runner of a job reserves by its decision.
+func AskedBy(j Job) *Asked {
+	a := &Asked{Unsized: true}
+	if j.Decision == nil {
+		a.Labels = SeenLabels(j.Labels)
+		return a
+	}
+	a.Labels = j.Decision.Labels
+	p := j.Placement(j.Decision)
+	a.Own = p.Runner.Registration == "own"
+	a.NodePool, a.MemoryMB, a.MilliCPU = p.NodePool, int64(p.Resources.MemoryMB), int64(p.Resources.CPU)
+	if p.Resources.Cores > 0 {
+		a.MilliCPU = 1000 * int64(p.Resources.Cores)
+	}
+	for _, d := range p.Devices {
+		a.Devices += int64(d.Count)
+	}
+	for _, c := range p.Constraints {
+		if c.Attribute == "${node.class}" && c.Operator == "=" {
+			a.NodeClass = c.Value
+		}
+	}
+	a.Unsized = a.MilliCPU == 0 || a.MemoryMB == 0
+	return a
+}
