@@ -55,6 +55,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("EXAMPLE", example)
+			e.Setenv("CHECK_RULES", filepath.Join(filepath.Dir(example), ".github", "actions", "check-rules", "check-rules"))
 			e.Setenv("FLEET", fleet.URL) // a simulated Nomad
 			e.Setenv("OLD_FLEET", old.URL)
 			e.Setenv("SCHEMA", filepath.Join(filepath.Dir(example), "rules", "rules.schema.json"))
