@@ -33,6 +33,11 @@ type JobSpec struct {
 	Hosted     bool          // it runs on one of GitHub's own runners
 	HostedIn   time.Duration // until that starts; 0: at once
 	Waiting    bool          // it waits for an approval, see Approve
+	Unsaid     bool          // with Waiting: it is announced as queued, and only who asks is told that it waits
+	SaidLater  bool          // with Unsaid: a waiting delivery follows
+
+	MaxParallel int    // so many jobs of its run whose names are equal up to " (" run at a time, though all are called queued; 0: any
+	Concurrency string // group of the repository of which one job is queued or runs at a time; the others are announced as queued, and pending when asked; "": none
 }
 
 func (s JobSpec) withDefaults() JobSpec {
@@ -50,7 +55,7 @@ func (s JobSpec) withDefaults() JobSpec {
 type Job struct {
 	JobSpec
 	ID     int64
-	Status string // waiting, queued, in_progress or completed
+	Status string // waiting, pending, queued, in_progress or completed
 
 	RunnerID        int64 // of the runner that has or had it; 0: none
 	RunnerName      string
@@ -100,15 +105,72 @@ func (s *Server) Queue(ctx context.Context, spec JobSpec) (jobID int64) {
 	s.jobs[j.ID] = j
 	s.runs[j.RunID] = append(s.runs[j.RunID], j)
 	if j.Waiting {
-		// GitHub sends both for a job behind an environment's protection.
-		j.Status = "waiting"
+		// GitHub sends both for a job behind an environment's protection, mostly:
+		// https://github.com/runs-on/runs-on/issues/539 (read 2026-11-28).
+		if !j.Unsaid {
+			j.Status = "waiting"
+		}
 		s.send(j, "queued")
-		s.send(j, "waiting")
+		j.Status = "waiting"
+		if !j.Unsaid || j.SaidLater {
+			s.send(j, "waiting")
+		}
 		return j.ID
 	}
 	s.send(j, "queued")
+	if j.Concurrency != "" && s.inGroup(j, "queued", "in_progress") != nil {
+		j.Status = "pending" // which no delivery has, by its schema
+		return j.ID
+	}
 	s.offer(j)
 	return j.ID
+}
+
+// inGroup returns the oldest other job of the job's concurrency group that has one of these
+// states; nil: there is none. s.mu is held.
+func (s *floor) inGroup(j *job, statuses ...string) *job {
+	for _, id := range slices.Sorted(maps.Keys(s.jobs)) {
+		o := s.jobs[id]
+		if o != j && o.Concurrency == j.Concurrency && repoKey(o.Owner, o.Repo) == repoKey(j.Owner, j.Repo) && slices.Contains(statuses, o.Status) {
+			return o
+		}
+	}
+	return nil
+}
+
+// handedOut reports whether the job's max-parallel lets it start. s.mu is held.
+func (s *floor) handedOut(j *job) bool {
+	if j.MaxParallel == 0 {
+		return true
+	}
+	base, _, _ := strings.Cut(j.Name, " (")
+	running := 0
+	for _, o := range s.runs[j.RunID] {
+		if of, _, _ := strings.Cut(o.Name, " ("); of == base && o.Status == "in_progress" {
+			running++
+		}
+	}
+	return running < j.MaxParallel
+}
+
+// goOn lets those start that waited for a job which has ended. s.mu is held.
+func (s *floor) goOn(ended *job) {
+	if ended.Concurrency != "" {
+		if next := s.inGroup(ended, "pending"); next != nil && s.inGroup(ended, "queued", "in_progress") == nil {
+			next.Status = "queued"
+			s.send(next, "queued")
+			s.offer(next)
+		}
+	}
+	if ended.MaxParallel == 0 {
+		return
+	}
+	for _, j := range slices.Clone(s.queued) {
+		if j.RunID == ended.RunID && slices.ContainsFunc(s.idle, func(r *runner) bool { return s.fits(r, j) }) {
+			s.queued = slices.DeleteFunc(s.queued, func(q *job) bool { return q == j })
+			s.offer(j)
+		}
+	}
 }
 
 // Protect makes a queued job wait for approval, see Approve: GitHub may send waiting
@@ -219,6 +281,7 @@ func (s *floor) start(j *job, runnerID int64, name string, groupID int64, group 
 func (s *floor) complete(j *job, conclusion string) {
 	j.Status, j.Conclusion, j.CompletedAt = "completed", conclusion, s.cfg.Now()
 	s.send(j, "completed")
+	s.goOn(j)
 }
 
 // work runs for the job's duration and returns its conclusion. An error says that the

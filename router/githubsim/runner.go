@@ -178,11 +178,14 @@ func (s *floor) assign(j *job, r *runner) {
 	close(r.assigned)
 }
 
-// fits reports whether GitHub may give the job to the runner: it is in the
+// fits reports whether GitHub may give the job to the runner now: it is in the
 // runner's repository, organization or enterprise, the runner is in the group
 // that the job asks for, its group lets the job in, and it has all the job's labels. It may have more:
 // https://docs.github.com/en/actions/reference/runners/self-hosted-runners (read 2026-11-24).
 func (s *floor) fits(r *runner, j *job) bool {
+	if !s.handedOut(j) {
+		return false
+	}
 	if j.Group != "" && (r.scope.repo != "" || !strings.EqualFold(s.groups[r.groupID].Name, j.Group)) {
 		return false
 	}
