@@ -18,6 +18,7 @@ type Delivery struct {
 	ReceivedAt time.Time     // of an answer: when GitHub was asked, as the job may have changed since
 	RunsFor    time.Duration // of an answer that a job is in progress: for how long, by GitHub's clock; 0: it does not say
 	Hook       Hook          // that sent it
+	Deploys    bool          // the job deploys to an environment, which may want an approval
 	CreatedAt  time.Time     // when GitHub created the job, by GitHub's clock; zero: GitHub did not say
 }
 

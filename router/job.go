@@ -14,8 +14,9 @@ import (
 
 // A JobState is the state of a job. States only move forward, with two exceptions: a
 // job is retried during an outage, when its runner was lost, and when another job took
-// its runner; and a job that waits for a runner becomes Held when GitHub, asked, says
-// that it must not start yet, until GitHub says that it is queued. GitHub has the last
+// its runner; and a job that waits for a runner becomes Held when its rule's limit is
+// reached, when others of its run are to end first, and when GitHub, asked, says that it
+// must not start yet, until GitHub says that it is queued. GitHub has the last
 // word: a denied or unroutable job is Running when a runner has it after all, and
 // every job that is not ignored is Completed when GitHub says so.
 type JobState string
@@ -66,6 +67,7 @@ type Job struct {
 	RunningAt    time.Time // when we heard that a runner took it; zero: not yet
 	CompletedAt  time.Time // when we heard that it ended; zero: not yet
 	AskedAt      time.Time // when GitHub was last asked about it; zero: never
+	Wary         Wary      // what comes before its first runner
 }
 
 // Facts returns what the rules see of the job.

@@ -48,8 +48,20 @@ type Store interface {
 	// the fewest places. A job that is no longer Queued or Retrying is ErrNotWaiting.
 	Admit(ctx context.Context, jobID int64, d *router.Decision, now time.Time) (admitted bool, err error)
 
-	// Reconsider makes all jobs that wait for a place Queued and due at once, because the
-	// limits may have changed, and returns how many they were.
+	// AdmitSibling gives a Queued or Retrying job that is a Matrix, or Wary, a place among the
+	// jobs of its run that GitHub may hand out one after another, its Crowd. The job keeps it
+	// until it ends. If so many have one as GitHub has handed out at a time, or FirstSiblings
+	// of a matrix as long as that is not known, the job becomes Held until these run, or one
+	// ends. A job that is no longer Queued or Retrying is ErrNotWaiting.
+	AdmitSibling(ctx context.Context, j router.Job, d *router.Decision, now time.Time) (admitted bool, err error)
+
+	// HoldToAsk makes a Queued job that is WaryOfGitHub Held, and WaryOfSiblings: GitHub is to
+	// be asked about it. It reports whether it did so.
+	HoldToAsk(ctx context.Context, jobID int64, now time.Time) (held bool, err error)
+
+	// Reconsider makes all jobs that wait for a place under a limit Queued and due at once,
+	// because the limits may have changed, and those for which there is a place among their
+	// siblings. It returns how many they were.
 	Reconsider(ctx context.Context, now time.Time) (int, error)
 
 	// Prepare records a runner, and whether it brings its own registration, before Nomad is
@@ -279,8 +291,17 @@ func (di *Dispatcher) decide(ctx context.Context, j router.Job) (sending, error)
 		log.Info("job unroutable", "reason", d.Reason)
 		return sending{}, di.settle(ctx, j.ID, router.Unroutable, "", d.Reason, &d)
 	}
+	if j.Wary == router.WaryOfGitHub && j.State == router.Queued {
+		return sending{}, di.askFirst(ctx, j)
+	}
 	if d.Limit != nil {
 		admitted, err := di.admit(ctx, j, &d)
+		if err != nil || !admitted {
+			return sending{}, err
+		}
+	}
+	if j.Matrix() || j.Wary != 0 {
+		admitted, err := di.admitSibling(ctx, j, &d)
 		if err != nil || !admitted {
 			return sending{}, err
 		}

@@ -27,6 +27,39 @@ func (di *Dispatcher) admit(ctx context.Context, j router.Job, d *rules.Decision
 	return admitted, nil
 }
 
+// admitSibling reports whether the job has a place among those of its run. For one that has
+// none, GitHub is asked whether it hands out its like at all.
+func (di *Dispatcher) admitSibling(ctx context.Context, j router.Job, d *rules.Decision) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	admitted, err := di.Store.AdmitSibling(ctx, j, d, di.Now())
+	if errors.Is(err, router.ErrNotWaiting) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("admit job %d among those of its run: %w", j.ID, err)
+	}
+	if !admitted {
+		di.Log.Info("a job waits for others of its run", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName, "rule", d.Rule)
+		di.Intake.AskAboutRun(j.ID)
+	}
+	return admitted, nil
+}
+
+// askFirst holds a job until GitHub has said whether it may start. Its error is the store's.
+func (di *Dispatcher) askFirst(ctx context.Context, j router.Job) error {
+	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	held, err := di.Store.HoldToAsk(ctx, j.ID, di.Now())
+	if err != nil {
+		return fmt.Errorf("hold job %d to ask github about it: %w", j.ID, err)
+	}
+	if held {
+		di.Intake.AskAboutRun(j.ID)
+	}
+	return nil
+}
+
 // Relimit reconsiders the jobs that limits hold whenever limits may have changed: at the
 // start, after new rules, and every Sweep in case a change was missed. It runs until ctx
 // ends.

@@ -72,6 +72,7 @@ type Intake struct {
 	Leftover *router.JobHint // given the jobs that changed
 
 	checks chan check // size maxChecks; jobs to ask GitHub about
+	looks  looks
 }
 
 // New returns an Intake with the exported fields of in.
@@ -94,7 +95,7 @@ func (in *Intake) Receive(ctx context.Context, d router.Delivery) (changed bool,
 		in.Metrics.Delivered(router.DeliveryKnown)
 	}
 	if d.Late() || d.Waits() && !changed {
-		in.checkLater(check{d.Job.ID, d.Late()})
+		in.checkLater(check{jobID: d.Job.ID, late: d.Late()})
 	}
 	if err := in.Sweeper.RecordHook(ctx, d.Hook); err != nil {
 		in.Log.Throttled(slog.LevelWarn, "", "cannot record a webhook; its next delivery tries again", "err", err)

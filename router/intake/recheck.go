@@ -85,6 +85,7 @@ func (in *Intake) Says(ctx context.Context, j router.Job) (router.Delivery, erro
 type check struct {
 	jobID int64
 	late  bool // the job may be Held because its delivery is Late
+	run   bool // GitHub is asked about all jobs of its run at once
 }
 
 // checkLater has CheckWaiting ask GitHub about a job on its way to a runner of which a
@@ -105,7 +106,11 @@ func (in *Intake) CheckWaiting(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case c := <-in.checks:
-			err := in.askIfWaits(ctx, c)
+			ask := in.askIfWaits
+			if c.run {
+				ask = in.askAboutRun
+			}
+			err := ask(ctx, c)
 			if err != nil && ctx.Err() == nil {
 				in.Log.Throttled(slog.LevelWarn, "", "github did not say whether a job waits for an approval; it is asked again when its runner claims", "job_id", c.jobID, "err", err)
 			}

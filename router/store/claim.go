@@ -332,6 +332,9 @@ func lose(t *tx, given router.Runner, at time.Time, cause router.Cause, reason s
 		return false, err
 	}
 	if cause == router.CauseNoJob {
+		if held, err := holdIdle(t, r, reason, millis(now)); held || err != nil {
+			return held, err
+		}
 		reason += fmt.Sprintf("; it gets another at %s, or at once by switchyard jobs retry %d", at.UTC().Format(time.RFC3339), r.JobID)
 	}
 	_, err = t.exec(retryAfterLossSQL, r.JobID, r.Try, millis(at), reason, millis(now), cause)

@@ -32,7 +32,7 @@ var copiedTables = []copiedTable{
 		"id", "run_id", "attempt", "owner", "repo", "private", "visibility", "fork", "name", "workflow", "branch", "sender", "labels", "url",
 		"state", "reason", "decision", "try", "failures", "due_at", "received_at", "updated_at", "runner_name", "conclusion", "limit_key", "host",
 		"sha", "fit", "fallback", "dispatched_at", "running_at", "completed_at", "asked_at", "fallback_at", "time_limit", "cancelled_at",
-		"queued_at", "overruled", "cause",
+		"queued_at", "overruled", "cause", "crowd", "wary",
 	}, []string{"private", "fork"}},
 	{"runners", []string{"id"}, []string{
 		"id", "job_id", "try", "state", "name", "github_id", "nomad_job", "namespace", "region", "created_at", "updated_at", "reason", "state_at",
@@ -48,6 +48,7 @@ var copiedTables = []copiedTable{
 	{"audit", []string{"id"}, []string{"id", "at", "who", "did", "what", "result", "login", "address"}, nil},
 	{"rules_versions", []string{"id"}, []string{"id", "at", "hash", "who", "origin", "note", "files"}, nil},
 	{"job_labels", []string{"label", "job_id"}, []string{"label", "job_id"}, nil},
+	{"crowds", []string{"key"}, []string{"key", "width", "capped", "held", "updated_at"}, nil},
 	{"troubles", []string{"job_id", "cause"}, []string{"job_id", "cause", "since", "what"}, nil},
 }
 

@@ -38,6 +38,9 @@ func live(t *testing.T, s *store.Store) {
 	must(t, errOf(s.RecordHook(t.Context(), router.Hook{Kind: router.HookRepository, ID: 7, Owner: "acme", Repo: "web"}, now, now)))
 	must(t, s.NoticeStarted(t.Context(), 1, router.NoticeCheckRun, now))
 	must(t, s.SetMark(t.Context(), "first look", "done"))
+	waits := storetest.NewDelivery(4, "queued", "waiting")
+	waits.ID = ""
+	must(t, errOf(s.Receive(t.Context(), waits)))
 }
 
 func TestADatabaseIsCopiedToPostgreSQLAndBack(t *testing.T) {

@@ -29,6 +29,9 @@ func (s *dispatchStore) Settle(ctx context.Context, jobID int64, to router.JobSt
 		if settled {
 			_, err = t.exec(releaseSQL, jobID, millis(now))
 		}
+		if settled && err == nil {
+			err = nextSibling(t, jobID, millis(now))
+		}
 		return err
 	})
 }

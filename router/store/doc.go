@@ -27,12 +27,16 @@
 //	new, held, queued, retrying, dispatched, running, denied, unroutable  completed                    GitHub    receiveCompletedSQL
 //	queued, retrying                                                      ignored, denied, unroutable  dispatch  settleSQL
 //	queued, retrying                                                      held                         dispatch  holdForLimitSQL
+//	queued, retrying                                                      held                         dispatch  holdSiblingSQL
+//	queued                                                                held                         dispatch  holdToAskSQL
 //	queued                                                                retrying                     dispatch  retrySQL
 //	queued, retrying                                                      dispatched                   dispatch  dispatchedSQL
 //	held                                                                  queued                       dispatch  releaseAllSQL
 //	held                                                                  queued                       store     releaseSQL
 //	held                                                                  queued                       store     releaseKeySQL
+//	held                                                                  queued                       store     releaseSiblingsSQL
 //	queued, dispatched                                                    retrying                     runners   retryAfterLossSQL
+//	queued, retrying, dispatched                                          held                         runners   holdIdleSQL
 //	queued, dispatched                                                    retrying                     runners   requeueSQL
 //	queued, retrying                                                      dispatched                   claim     jobBoundSQL
 //	retrying, held, ignored, denied, unroutable                           queued                       operate   redecideSQL
@@ -40,6 +44,7 @@
 //
 // A job that leaves its place under a limit makes the oldest due of the repository that
 // has the fewest (nextForPlace): releaseSQL and releaseKeySQL run in the same transaction.
+// So does releaseSiblingsSQL for the jobs of its run that wait for others of it.
 // Package claim settles, loses and binds as well, package dispatch redecides after
 // the rules have changed, and a delivery requeues the job whose runner GitHub gave
 // to another: see replace.

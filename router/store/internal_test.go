@@ -153,6 +153,26 @@ func TestTheSameBytesAreAFewRows(t *testing.T) {
 	}
 }
 
+// What is asked at each start and end of a job finds nothing, but of a crowd in which one waits.
+func TestSiblingsAreFoundByTheirCrowd(t *testing.T) {
+	s := openTemp(t)
+	for query, want := range map[string][]string{
+		waitingCrowdSQL:     {"SEARCH j USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH c USING PRIMARY KEY (key=?)", "SEARCH k USING PRIMARY KEY (key=?)", "SEARCH p USING INDEX jobs_crowd (crowd=? AND state=?)"},
+		crowdSQL:            {"SEARCH j USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH c USING PRIMARY KEY (key=?)", "SEARCH k USING PRIMARY KEY (key=?)", "SEARCH p USING INDEX jobs_crowd (crowd=? AND state=?)"},
+		giveSiblingPlaceSQL: {"SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH c USING PRIMARY KEY (key=?)", "SEARCH p USING INDEX jobs_crowd (crowd=? AND state=?)"},
+		releaseSiblingsSQL:  {"SEARCH jobs USING INDEX jobs_limit (limit_key=? AND state=?)"},
+		heldCrowdsSQL:       {"SEARCH jobs USING INDEX jobs_state (state=?)"},
+		receiveQueuedSQL:    {"SEARCH crowds USING PRIMARY KEY (key=?)"},
+	} {
+		plan := plan(t, s, query)
+		for _, want := range want {
+			if !strings.Contains(plan, want) || strings.Contains(plan, "SCAN") {
+				t.Errorf("the plan of %s\nis %s\nwant %s", query, plan, want)
+			}
+		}
+	}
+}
+
 // They sort what they find by age: jobs of one fit, or under one limit, that wait.
 func TestQueriesForAPlaceUseTheIndexesOfFitsAndLimits(t *testing.T) {
 	s := openTemp(t)

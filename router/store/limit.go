@@ -49,7 +49,7 @@ UPDATE jobs SET limit_key = '' WHERE id = ?1 AND state = 'retrying' AND limit_ke
 
 	releaseAllSQL = `
 UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, cause = 'queued', reason = 'its limit is checked again'
-WHERE state = 'held' AND limit_key <> ''`
+WHERE state = 'held' AND limit_key <> '' AND cause <> 'siblings'`
 )
 
 // Admit implements dispatch.Store.
@@ -103,6 +103,10 @@ func saysLimit(d *router.Decision) string {
 func (s *dispatchStore) Reconsider(ctx context.Context, now time.Time) (n int, err error) {
 	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int, error) {
 		n, err := t.exec(releaseAllSQL, millis(now))
-		return int(n), err
+		if err != nil {
+			return 0, err
+		}
+		siblings, err := reconsiderSiblings(t, now)
+		return int(n + siblings), err
 	})
 }

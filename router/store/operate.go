@@ -46,6 +46,9 @@ func (s *dispatchStore) Cancel(ctx context.Context, jobID int64, reason string, 
 		if done && !waits {
 			_, err = t.exec(releaseSQL, jobID, millis(now))
 		}
+		if done && err == nil {
+			err = nextSibling(t, jobID, millis(now))
+		}
 		return done, err
 	})
 }

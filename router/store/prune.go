@@ -43,10 +43,12 @@ DELETE FROM events WHERE id IN (
 
 	pruneAuditSQL = `DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY id LIMIT ?2)`
 
+	pruneCrowdsSQL = `DELETE FROM crowds WHERE key IN (SELECT key FROM crowds WHERE updated_at < ?1 LIMIT ?2)`
+
 	pruneDeliveriesSQL = `DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE received_at < ?1 LIMIT ?2)`
 )
 
-const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?4) OR EXISTS (SELECT 1 FROM audit WHERE at < ?1)`
+const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?4) OR EXISTS (SELECT 1 FROM audit WHERE at < ?1) OR EXISTS (SELECT 1 FROM crowds WHERE updated_at < ?1)`
 
 const anyForeignSQL = `SELECT EXISTS (` + prunableForeignSQL + `)`
 
@@ -89,7 +91,7 @@ func (s *Store) Prune(ctx context.Context, ended, foreign, unseen, delivered tim
 				return rows, nil
 			}
 		}
-		for query, before := range map[string]time.Time{pruneDeliveriesSQL: delivered, pruneAuditSQL: ended} {
+		for query, before := range map[string]time.Time{pruneDeliveriesSQL: delivered, pruneAuditSQL: ended, pruneCrowdsSQL: ended} {
 			n, err := t.exec(query, millis(before), pruneRows-rows)
 			if rows += int(n); err != nil {
 				return 0, err

@@ -15,7 +15,7 @@ import (
 
 const jobColumns = `id, run_id, attempt, host, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
 	state, cause, reason, decision, try, failures, due_at, received_at, updated_at, runner_name, conclusion,
-	sha, fallback, dispatched_at, running_at, completed_at, asked_at`
+	sha, fallback, dispatched_at, running_at, completed_at, asked_at, wary`
 
 // scanJob reads jobColumns.
 func scanJob(rows *sql.Rows, j *router.Job) error { return scanJobAnd(rows, j) }
@@ -28,7 +28,7 @@ func scanJobAnd(rows *sql.Rows, j *router.Job, besides ...any) error {
 	err := rows.Scan(append([]any{&j.ID, &j.RunID, &j.Attempt, &j.Repo.Host, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
 		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL,
 		&j.State, &j.Cause, &j.Reason, &decision, &j.Try, &j.Failures, &due, &received, &updated, &j.RunnerName, &j.Conclusion,
-		&j.SHA, &j.Fallback, &dispatched, &running, &completed, &asked}, besides...)...)
+		&j.SHA, &j.Fallback, &dispatched, &running, &completed, &asked, &j.Wary}, besides...)...)
 	if err != nil {
 		return err
 	}

@@ -29,9 +29,11 @@ ON CONFLICT (id) DO NOTHING`
 // insertJobSQL inserts a job; what follows it says what becomes of one that is known.
 const insertJobSQL = `
 INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
-	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, host, cause, running_at, completed_at, queued_at)
+	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, host, cause, running_at, completed_at, queued_at, crowd, wary)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1, 0, ?17, ?17, ?17, ?18, ?19, ?20, ?21, ?22,
-	iif(?15 = 'running', ?17, 0), iif(?15 = 'completed', ?17, 0), iif(?15 = 'queued', ?17, 0))
+	iif(?15 = 'running', ?17, 0), iif(?15 = 'completed', ?17, 0), iif(?15 = 'queued', ?17, 0), ?23,
+	iif(?15 = 'queued' AND EXISTS (SELECT 1 FROM crowds WHERE key = ?25 AND held <> 0), 1,
+		iif(?15 = 'queued' AND EXISTS (SELECT 1 FROM crowds WHERE key = substr(?23, 1, 32) AND capped <> 0), 2, ?24)))
 ON CONFLICT (id) DO `
 
 // One statement for each thing that GitHub says of a job. Running and Completed
@@ -66,7 +68,8 @@ UPDATE jobs SET due_at = ?2, updated_at = ?2 WHERE id = (
 
 	receiveRunningSQL = insertJobSQL + `UPDATE
 	SET state = excluded.state, cause = excluded.cause, reason = excluded.reason, updated_at = excluded.updated_at,
-		runner_name = excluded.runner_name, failures = 0, running_at = excluded.updated_at
+		runner_name = excluded.runner_name, failures = 0, running_at = excluded.updated_at,
+		limit_key = iif(jobs.limit_key = jobs.crowd, '', jobs.limit_key)
 	WHERE jobs.state IN ('held', 'queued', 'retrying', 'dispatched', 'denied', 'unroutable')`
 
 	receiveCompletedSQL = insertJobSQL + `UPDATE
@@ -75,7 +78,7 @@ UPDATE jobs SET due_at = ?2, updated_at = ?2 WHERE id = (
 			|| iif(excluded.conclusion <> 'success' AND jobs.cause = 'runner_ended', '; ' || jobs.reason, ''),
 		cause = iif(excluded.conclusion <> 'success' AND jobs.cause = 'runner_ended', jobs.cause, ''),
 		runner_name = iif(excluded.runner_name <> '', excluded.runner_name, jobs.runner_name), conclusion = excluded.conclusion,
-		completed_at = excluded.updated_at
+		completed_at = excluded.updated_at, limit_key = iif(jobs.limit_key = jobs.crowd, '', jobs.limit_key)
 	WHERE jobs.state IN ('held', 'queued', 'retrying', 'dispatched', 'running', 'denied', 'unroutable')`
 )
 
@@ -147,6 +150,10 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 			runnerName = ""
 		}
 	}
+	wary := router.Wary(0)
+	if d.Deploys {
+		wary = router.WaryOfGitHub
+	}
 	refused, err := refusedAs(t, j.ID, runnerName)
 	if err != nil {
 		return false, err
@@ -154,7 +161,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	n, err := t.exec(query,
 		j.ID, j.RunID, j.Attempt, j.Repo.Owner, j.Repo.Name, j.Repo.Private, j.Repo.Visibility, j.Repo.Fork,
 		j.Name, j.Workflow, j.Branch, j.Sender, string(labels), j.URL,
-		state, reason, now, runnerName, conclusion, j.SHA, j.Repo.Host, cause)
+		state, reason, now, runnerName, conclusion, j.SHA, j.Repo.Host, cause, j.Crowd(), wary, j.Kind())
 	if err != nil {
 		return false, err
 	}
@@ -162,7 +169,10 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	switch {
 	case changed:
 	case state == router.Held && d.ID == "":
-		if changed, err = holdBack(t, j.ID, reason, now); err != nil {
+		if changed, err = holdBack(t, j.ID, reason, now); changed && err == nil {
+			_, err = t.exec(heldBackSQL, j.Kind(), now)
+		}
+		if err != nil {
 			return false, err
 		}
 	case state == router.Queued:
@@ -176,6 +186,14 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 		}
 		if _, err := t.exec(nextSiblingSQL, j.RunID, now); err != nil {
 			return false, fmt.Errorf("retry a job of the run of job %d: %w", j.ID, err)
+		}
+		if err := nextSibling(t, j.ID, now); err != nil {
+			return false, err
+		}
+	}
+	if changed && state == router.Running {
+		if err := widen(t, j.ID, now); err != nil {
+			return false, fmt.Errorf("release siblings of job %d: %w", j.ID, err)
 		}
 	}
 	if runnerName != "" {
@@ -206,6 +224,9 @@ func holdBack(t *tx, jobID int64, reason string, asked int64) (held bool, err er
 		return false, err
 	}
 	n, err := t.exec(holdForGitHubSQL, jobID, reason, asked)
+	if n > 0 && err == nil {
+		err = nextSibling(t, jobID, asked)
+	}
 	if err != nil || n == 0 || key == "" {
 		return n > 0, err
 	}
@@ -396,6 +417,9 @@ func replace(t *tx, r router.Runner, name string, served, now int64) error {
 			fmt.Sprintf("its runner %s was given job %d by GitHub; it gets a new one", name, served), router.CauseReplaced)
 		if err == nil {
 			_, err = t.exec(givePlaceSQL, r.JobID)
+		}
+		if err == nil {
+			_, err = t.exec(giveSiblingPlaceSQL, r.JobID)
 		}
 		return err
 	}

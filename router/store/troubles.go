@@ -80,7 +80,7 @@ func (r reads) Troubles(ctx context.Context, within router.Scope, online, since 
 // the index jobs_limit.
 const limitHoldersSQL = `
 SELECT limit_key, host, owner, repo, count(*) FILTER (WHERE state <> 'held'), count(*) FILTER (WHERE state = 'held'), sum(count(*) FILTER (WHERE state <> 'held')) OVER (PARTITION BY limit_key) FROM jobs
-WHERE ` + limited + ` AND limit_key IN (SELECT limit_key FROM jobs WHERE ` + limited + ` AND state = 'held')
+WHERE ` + limited + ` AND limit_key IN (SELECT limit_key FROM jobs WHERE ` + limited + ` AND state = 'held' AND cause = 'limit')
 GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 6 DESC LIMIT 100`
 
 // LimitHolders implements health.Store.

@@ -126,6 +126,7 @@ var waits = []struct {
 	{router.CauseReplaced, "the runner was stopped, serves another job, or makes room for a fallback; another comes", router.Retrying},
 	{router.CauseNoNodeFree, "the nodes that could run the runner are full", router.Dispatched},
 	{router.CauseLimit, "their rule's limit: a place is free when another job ends", router.Held},
+	{router.CauseSiblings, "others of their run: GitHub may hand these out one after another (max-parallel)", router.Held},
 	{router.CauseApproval, "GitHub does not let them start yet: an approval, or their concurrency group", router.Held},
 	{router.CauseQueued, "they are decided next", router.Queued},
 	{router.CausePlacing, "Nomad looks for a node", router.Dispatched},

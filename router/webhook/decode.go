@@ -51,6 +51,7 @@ type payload struct {
 	Sender struct {
 		Login string `json:"login"` // for conditions only
 	} `json:"sender"`
+	Deployment *struct{} `json:"deployment"` // null unless the job deploys to an environment; not in old shapes
 }
 
 // Decode reads the body of a workflow_job delivery and bounds every string in it. ID and
@@ -72,7 +73,7 @@ func Decode(body []byte) (router.Delivery, error) {
 		return router.Delivery{}, err
 	}
 
-	d := router.Delivery{Action: p.Action, Status: p.Job.Status, RunnerID: p.Job.RunnerID, Job: router.Job{
+	d := router.Delivery{Action: p.Action, Status: p.Job.Status, RunnerID: p.Job.RunnerID, Deploys: p.Deployment != nil, Job: router.Job{
 		ID: p.Job.ID, RunID: p.Job.RunID, Attempt: 1, Name: p.Job.Name, Workflow: p.Job.Workflow, Branch: p.Job.Branch,
 		Sender: p.Sender.Login, Labels: p.Job.Labels, URL: p.Job.HTMLURL, SHA: p.Job.SHA,
 		RunnerName: p.Job.RunnerName, Conclusion: p.Job.Conclusion,

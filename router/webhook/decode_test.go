@@ -133,6 +133,14 @@ func TestTheRunnerCountsOnlyOnceItHasTheJob(t *testing.T) {
 	}
 }
 
+func TestAJobThatDeploysToAnEnvironmentIsTold(t *testing.T) {
+	for value, want := range map[string]bool{"": false, "null": false, `{"environment": "production"}`: true} {
+		if d, err := webhook.Decode([]byte(edit(t, "deployment", value))); err != nil || d.Deploys != want {
+			t.Errorf("with the deployment %q it deploys: %t, %v; want %t", value, d.Deploys, err, want)
+		}
+	}
+}
+
 func TestStrangersStringsAreCut(t *testing.T) {
 	long, _ := json.Marshal(strings.Repeat("é", 3000))
 	for _, field := range []string{"workflow_job.name", "workflow_job.status", "workflow_job.workflow_name", "workflow_job.head_branch", "sender.login"} {

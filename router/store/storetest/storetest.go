@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"deliveries", deliveryTests},
 		{"dispatch", dispatchTests},
 		{"limits", limitTests},
+		{"siblings", siblingTests},
 		{"claims", claimTests},
 		{"runners", runnerTests},
 		{"causes", causeTests},
