@@ -105,6 +105,8 @@ type ruleForm struct {
 	TimeLimit durationForm `yaml:"time_limit" example:"6h"`
 	// what replaces the rule's own settings while Nomad cannot place the runner; at most 10, in the order of `after`
 	Fallback []fallbackForm `yaml:"fallback" min:"1" example:"[{ after: 5m, node_pool: on-demand }]"`
+	// which Actions variable is set while the rule cannot serve its jobs, so that new ones run elsewhere; needs the permission Variables (write)
+	Overflow overflowForm `yaml:"overflow" example:"{ after: 10m, variable: LINUX_RUNNER, to: '\"ubuntu-latest\"', back: '[\"self-hosted\",\"linux\"]' }"`
 }
 
 // A dispatch: an existing parameterized Nomad job. Short: its ID.
@@ -170,6 +172,20 @@ type fallbackForm struct {
 	Jobspec string `yaml:"jobspec" example:"docker-linux"`
 	//lint:ignore U1000 it is read by reflection
 	placementForm
+}
+
+// An overflow: an Actions variable that workflows read by `runs-on: ${{ fromJSON(vars.NAME) }}` is set while the rule cannot serve its jobs.
+type overflowForm struct {
+	// how long a job of the rule must have waited: from 1m to 24h; a minute is enough while no node could serve the jobs, or Nomad takes no runners
+	After durationForm `yaml:"after" required:"yes" example:"10m"`
+	// its name, which exists on GitHub already
+	Variable string `yaml:"variable" required:"yes" pattern:"^[A-Za-z_][A-Za-z0-9_]{0,99}$" example:"LINUX_RUNNER"`
+	// whose variable it is; when left out, the repository's if it has one of this name, else its organization's, as for workflows
+	Scope string `yaml:"scope" enum:"repository organization"`
+	// its value meanwhile: JSON, a text or a list of texts
+	To string `yaml:"to" required:"yes" pattern:"^\\s*[\"\\[]" example:"'\"ubuntu-latest\"'"`
+	// its value otherwise, likewise
+	Back string `yaml:"back" required:"yes" pattern:"^\\s*[\"\\[]" example:"'[\"self-hosted\",\"linux\"]'"`
 }
 
 // A placement: what Nomad is asked for. What is not set stays as the jobspec has it.

@@ -80,7 +80,7 @@ rules:
 			`unknown key "atribute" in constraint; did you mean attribute?`,
 			`unknown key "maximum" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner, max, time_limit`,
 			`unknown key "cpus" in max; did you mean cpu?`,
-			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, time_limit, fallback, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
+			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, time_limit, fallback, overflow, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
 			`unknown key "envs" in rule: task; did you mean env?`,
 			`unknown key "groups" in rule: runner; did you mean group?`,
 			`unknown key "wieght" in affinity; did you mean weight?`,
@@ -238,6 +238,34 @@ rules:
 			`unknown key "per" in prices node_pools "gpu"; it takes cpu_hour, gib_hour, device_hour`,
 			`prices node_classes must be a mapping, not a list`}},
 		{"a currency that is no word", "version: 1\nprices: { currency: §'€ 5' }\n" + rest, []string{`prices currency "€ 5" is not a word of at most 16 letters`}},
+		{"overflows", `version: 1
+rules:
+  - { name: a, jobspec: j, overflow: { after: §30s, variable: §GITHUB_RUNNER, scope: §repo, to: §ubuntu-latest, back: §'["linux",5]' } }
+  - { name: b, jobspec: j, overflow: { after: §25h, variable: §2X, to: §'[]', back: §'""' } }
+  - { name: c, jobspec: j, overflow: §{ after: 10m, to: '"u"', back: '"l"' } }
+  - { name: d, jobspec: j, overflow: { after: 10m, variable: §LINUX-RUNNER, to: §["u"], back: §'{"group":"x"}', §until: 1m } }
+  - { name: e, jobspec: j, overflow: { after: 10m, variable: D, to: '"u"', back: §'["u"]' } }
+  - { name: f, deny: no, overflow: §{ after: 10m, variable: F, to: '"u"', back: '"l"' } }
+  - { name: g, jobspec: j, overflow: { after: 10m, variable: §'${{ 1 }}', to: '"u"', back: '"l"' } }
+`, []string{
+			`overflow after "30s" is not between 1m and 24h`,
+			`overflow variable: "GITHUB_RUNNER" is not the name of an Actions variable, as GitHub keeps those that start with GITHUB_`,
+			`overflow scope: "repo": want repository or organization`,
+			`overflow to: "ubuntu-latest": it is read by fromJSON, so write JSON, a text or a list of texts: '"ubuntu-latest"' or '["self-hosted","linux"]'`,
+			`overflow back: "[\"linux\",5]": it is read by fromJSON, so write JSON, a text or a list of texts: '"ubuntu-latest"' or '["self-hosted","linux"]'`,
+			`overflow after "25h" is not between 1m and 24h`,
+			`overflow variable: "2X" is not the name of an Actions variable: write letters, digits and _, without a digit at its start, at most 100`,
+			`overflow to: "[]": name 1 to 100 labels`,
+			`overflow back: "\"\"": each label is 1 to 256 printable characters`,
+			`overflow needs variable, as in { after: 10m, variable: LINUX_RUNNER, to: '"ubuntu-latest"', back: '["self-hosted","linux"]' }`,
+			`overflow variable: "LINUX-RUNNER" is not the name of an Actions variable: write letters, digits and _, without a digit at its start, at most 100`,
+			`overflow to must be a single value, not a list`,
+			`overflow back: "{\"group\":\"x\"}": it is read by fromJSON, so write JSON, a text or a list of texts: '"ubuntu-latest"' or '["self-hosted","linux"]'`,
+			`unknown key "until" in overflow; it takes after, variable, scope, to, back`,
+			`overflow back is the same as to: write what workflows read while the rule serves their jobs`,
+			`a rule that denies places nothing: overflow has no effect`,
+			`overflow variable must be written out, not come from an expression`,
+		}},
 		{"unroutable and feedback that say half", "version: 1\nunroutable: §{ after: §25h }\nfeedback: §{ after: 1m }\n" + rest, []string{
 			`unroutable needs action, as in { after: 10m, action: cancel }`, `unroutable after "25h" is not between 1s and 24h`, `feedback needs a kind: check_run or commit_status`}},
 		{"unroutable and feedback", `version: 1

@@ -47,6 +47,7 @@ var lintCodes = []lintCode{
 	{"claim-unused", true, "`registration: own` with a jobspec that fetches the claim", "leave `registration` out, or name another jobspec"},
 	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
 	{"fallback-no-change", true, "a fallback that asks for the same as before", "change something in it, such as `node_pool`"},
+	{"overflow-to-itself", true, "an `overflow` whose `to` are labels of a job that the same rule takes", "write labels of other runners, such as `'\"ubuntu-latest\"'`"},
 	{"no-group", true, "a rule that takes jobs without labels, as `runs-on: { group: … }` makes them, and names no runner group", "add `runner: { scope: organization, group: NAME }`, or ask for a label"},
 	{"costly-pattern", true, "patterns that make deciding a job with many long labels take more than 50 ms, which makes it unroutable", "shorten what the pattern repeats, or ask for a label before it"},
 	{"not-checked", true, "a file that takes too long to check, with what was not checked", "simplify its conditions, or check its parts one by one"},

@@ -33,6 +33,7 @@ func (l *ruleCheck) check(i int) {
 	if ru.deny == "" {
 		l.bare(i)
 		l.publicToken(i)
+		l.overflow(i)
 	}
 }
 
@@ -126,5 +127,18 @@ func (l *ruleCheck) publicToken(i int) {
 	f.Repo.Private, f.Repo.Visibility = false, "public"
 	if d := l.decide(f); d.Rule == ru.name && d.Outcome == Routed && d.Runner.Registration == "token" {
 		l.add("public-token", ru.at, ru.name, "rule %s gives runners of public repositories a registration token, with which anyone who obtains it can add runners of their own: refuse public repositories by a rule above, or leave registration: token out", ru.name)
+	}
+}
+
+// overflow reports a rule that takes the jobs which its overflow is to send elsewhere.
+func (l *ruleCheck) overflow(i int) {
+	ru := &l.rules[i]
+	if l.shown[i] == nil || ru.overflow == nil {
+		return
+	}
+	f := *l.shown[i]
+	f.Labels = ru.overflow.runs
+	if d := l.decide(f); d.Rule == ru.name {
+		l.add("overflow-to-itself", ru.overflow.at["to"], ru.name, "rule %s takes jobs that ask for %s, which its overflow is to send elsewhere: write labels of other runners", ru.name, words.QuoteAll(f.Labels))
 	}
 }

@@ -62,6 +62,7 @@ func Load(ctx context.Context, files ...File) (*Set, error) {
 	var faults Diagnostics
 	for _, r := range loaders {
 		r.enterprises()
+		r.overflows()
 		r.ownTests()
 		faults = append(faults, sorted(r.Reader)...)
 		if c.stopped() {

@@ -101,7 +101,7 @@ func metaText(v any) (string, error) {
 }
 
 // ruleKeys are the keys of a rule besides those of a placement.
-var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "time_limit", "fallback"}
+var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "time_limit", "fallback", "overflow"}
 
 // rule reads a rule, as far as it has no fault.
 func (r *ruleReader) rule(n ast.Node) (ru rule) {
@@ -134,7 +134,7 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 	}
 	if v, ok := f["deny"]; ok {
 		ru.deny = words.OneLine(strings.TrimSpace(literal(&r.valueReader, v, "deny", anyText).literal))
-		for _, k := range presentKeys(f, append([]string{"max", "limit", "time_limit", "fallback"}, placementKeys...)...) {
+		for _, k := range presentKeys(f, append([]string{"max", "limit", "time_limit", "fallback", "overflow"}, placementKeys...)...) {
 			r.Fault(f[k], "a rule that denies places nothing: %s has no effect", k)
 		}
 	}
@@ -158,6 +158,9 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 	ru.timeLimit = r.timeLimit(f["time_limit"])
 	if v, ok := f["fallback"]; ok {
 		r.fallback(v, &ru)
+	}
+	if v, ok := f["overflow"]; ok {
+		ru.overflow = r.overflow(v)
 	}
 	return ru
 }

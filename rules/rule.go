@@ -22,6 +22,7 @@ type rule struct {
 	layer    layer
 	limit    *limitSpec
 	fallback []fallback
+	overflow *overflowSpec // nil: none
 
 	timeLimit time.Duration // 0: that of the defaults
 	jobspecAt cond.Spot

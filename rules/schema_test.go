@@ -342,6 +342,7 @@ rules:
     runner: { `+qqq+` }
     limit: { `+qqq+` }
     fallback: [{ `+qqq+` }]
+    overflow: { `+qqq+` }
 tests:
   - `+qqq+`
     repo: { `+qqq+` }
@@ -365,7 +366,7 @@ tests:
 		"a rule": {reflect.TypeFor[ruleForm]()}, "constraint": {reflect.TypeFor[constraintForm]()}, "affinity": {reflect.TypeFor[affinityForm]()},
 		"device": {reflect.TypeFor[deviceForm]()}, "rule: resources": {reflect.TypeFor[resourcesForm]()}, "rule: task": {reflect.TypeFor[taskForm]()},
 		"rule: runner": {reflect.TypeFor[runnerForm]()}, "limit": {reflect.TypeFor[limitForm](), reflect.TypeFor[expectLimitForm]()},
-		"a fallback": {reflect.TypeFor[fallbackForm]()}, "a test": {reflect.TypeFor[testForm]()}, "repo": {reflect.TypeFor[testRepoForm]()},
+		"a fallback": {reflect.TypeFor[fallbackForm]()}, "overflow": {reflect.TypeFor[overflowForm]()}, "a test": {reflect.TypeFor[testForm]()}, "repo": {reflect.TypeFor[testRepoForm]()},
 		"job": {reflect.TypeFor[testJobForm]()}, "run": {reflect.TypeFor[testRunForm]()}, "expect": {reflect.TypeFor[expectForm]()},
 		"constraints": {reflect.TypeFor[listForm[constraintForm]]()}, "resources": {reflect.TypeFor[expectResourcesForm]()},
 		"task": {reflect.TypeFor[taskForm]()}, "runner": {reflect.TypeFor[expectRunnerForm]()}, "fallback": {reflect.TypeFor[expectFallbackForm]()},
@@ -445,6 +446,9 @@ func TestTheSchemaRefusesFilesThatDoNotLoad(t *testing.T) {
 		{"an unknown registration of a runner", head + rule + "runner: { registration: pat } }"},
 		{"a time limit that is a number", head + rule + "time_limit: 6 }"},
 		{"a time limit of a fallback", head + rule + "fallback: [{ after: 5m, time_limit: 6h }] }"},
+		{"an overflow without a value", head + rule + "overflow: { after: 10m, variable: RUNNER, back: '\"linux\"' } }"},
+		{"an overflow by a variable with a dash", head + rule + "overflow: { after: 10m, variable: LINUX-RUNNER, to: '\"ubuntu-latest\"', back: '\"linux\"' } }"},
+		{"an overflow to what is no JSON", head + rule + "overflow: { after: 10m, variable: RUNNER, to: ubuntu-latest, back: '\"linux\"' } }"},
 		{"an unroutable without an action", "version: 1\nunroutable: { after: 10m }\nrules: [{ name: r, jobspec: j }]"},
 		{"an unroutable with an unknown action", "version: 1\nunroutable: { after: 10m, action: retry }\nrules: [{ name: r, jobspec: j }]"},
 		{"a feedback without a kind", "version: 1\nfeedback: { after: 10s }\nrules: [{ name: r, jobspec: j }]"},
