@@ -73,6 +73,7 @@ type GitHub interface {
 	Webhooks
 	Listings
 	Notices
+	Variables
 }
 
 // A ConfigRequest asks GitHub for a just-in-time runner configuration.

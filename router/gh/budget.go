@@ -343,6 +343,9 @@ func (c *caller) endpoint(method, path string) string {
 	case (parts[0] == "orgs" || parts[0] == "enterprises" || parts[0] == "users") && len(parts) >= 2:
 		path = strings.Join(append([]string{parts[0] + "/{name}"}, parts[2:]...), "/")
 	}
+	if at, name, ok := strings.Cut(path, "/actions/variables/"); ok && name != "" {
+		path = at + "/actions/variables/{variable}"
+	}
 	return method + " " + variable.ReplaceAllString(path, "/{id}$2")
 }
 

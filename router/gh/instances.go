@@ -251,6 +251,14 @@ func (g *Instances) CancelRun(ctx context.Context, repo router.Repo, runID int64
 	return do(g.of(runID), func(c *Client) error { return c.CancelRun(ctx, repo, router.GitHubID(runID)) })
 }
 
+func (g *Instances) Variable(ctx context.Context, v router.Variable) (string, error) {
+	return from(g.at(v.Host), func(c *Client) (string, error) { return c.Variable(ctx, v) })
+}
+
+func (g *Instances) SetVariable(ctx context.Context, v router.Variable, value string) error {
+	return do(g.at(v.Host), func(c *Client) error { return c.SetVariable(ctx, v, value) })
+}
+
 // Budget returns how many requests each GitHub still takes, as Client.Budget does.
 func (g *Instances) Budget() []router.Budget {
 	var all []router.Budget

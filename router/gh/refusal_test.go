@@ -80,6 +80,13 @@ var methods = []struct {
 		_, err := c.Notice(ctx, router.Notice{Kind: router.NoticeCommitStatus, Repo: acmeWeb, SHA: "ab", Name: "n", State: router.NoticeWaits, Title: "t", Text: "t"}, 0)
 		return err
 	}, "", 201, nil},
+	{"Variable", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.Variable(ctx, router.Variable{Owner: "acme", Repo: "web", Name: "RUNNER"})
+		return err
+	}, `{"name": "RUNNER", "value": "\"linux\"", "created_at": "2026-11-25T12:00:00Z", "updated_at": "2026-11-25T12:00:00Z"}`, 200, map[int]string{404: "not found"}},
+	{"SetVariable", func(ctx context.Context, c *gh.Client) error {
+		return c.SetVariable(ctx, router.Variable{Owner: "acme", Name: "RUNNER"}, "")
+	}, "", 204, map[int]string{404: "not found"}},
 	{"CancelRun", func(ctx context.Context, c *gh.Client) error { return c.CancelRun(ctx, acmeWeb, 7) }, "", 202, map[int]string{409: "none"}},
 }
 

@@ -58,6 +58,7 @@ func (s *Server) routes() http.Handler {
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs", s.scoped("actions", rest.listRuns))
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped("actions", rest.listRunJobs))
 	rest.hookRoutes(api)
+	rest.variableRoutes(api)
 	s.noticeRoutes(api)
 	api.HandleFunc("GET /rate_limit", s.rateLimit)
 	api.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound(w) })

@@ -96,6 +96,7 @@ type state struct {
 	queued         []*job           // without a runner; oldest first
 	runners        map[int64]*runner
 	groups         map[int64]Group
+	variables      []*variable
 	byJIT          map[string]*runner // by encoded configuration; runners that are gone stay
 	idle           []*runner          // online without a job
 	deliveries     []*delivery        // by ID, from 1

@@ -422,9 +422,12 @@ func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
 	return all
 }
 
-// optional are calls that Switchyard works without, though it says less then.
+// optional are calls that Switchyard works without, though it says less then, or whose refusal is a
+// trouble of its own.
 var optional = map[string]bool{
 	"read scheduler configuration": true, "list servers": true, "list keys": true, "list nodes": true, "read node": true, "list namespaces": true,
+	"GET repos/{owner}/{repo}/actions/variables/{variable}": true, "PATCH repos/{owner}/{repo}/actions/variables/{variable}": true,
+	"GET orgs/{name}/actions/variables/{variable}": true, "PATCH orgs/{name}/actions/variables/{variable}": true,
 }
 
 // shared returns what is wrong with what all share, as the database shows it.

@@ -204,11 +204,12 @@ type hub struct {
 	post
 	index
 	board
-	mu   sync.Mutex
-	asks []router.ConfigRequest
-	fail func(n int) error
-	runs int                                      // how often one was looked up
-	run  func(n int, id int64) (rules.Run, error) // the nth sync-up
+	router.Variables // nil: it is not asked for any
+	mu               sync.Mutex
+	asks             []router.ConfigRequest
+	fail             func(n int) error
+	runs             int                                      // how often one was looked up
+	run              func(n int, id int64) (rules.Run, error) // the nth sync-up
 
 	ready   func(router.Target) error               // nil: at any time
 	job     func(id int64) (router.Delivery, error) // nil: every job is queued

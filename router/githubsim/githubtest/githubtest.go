@@ -30,6 +30,11 @@ const shared = "../../../shared/github/"
 //go:embed testdata/checks.openapi.json
 var checks []byte
 
+// variables likewise describes Actions variables.
+//
+//go:embed testdata/variables.openapi.json
+var variables []byte
+
 // openAPI returns a router over GitHub's OpenAPI description; nil, and a line
 // in the log, when it is absent.
 var openAPI = sync.OnceValues(func() (routers.Router, error) {
@@ -41,12 +46,14 @@ var openAPI = sync.OnceValues(func() (routers.Router, error) {
 	doc.Servers = nil // the tests' hosts differ
 	// An installation's account is a user or an enterprise; here it would be both at once.
 	doc.Paths.Find("/app/installations").Get.Responses.Status(200).Value.Content["application/json"].Schema.Value.Items = doc.Components.Schemas["installation"]
-	more, err := loader.LoadFromData(checks)
-	if err != nil {
-		return nil, err
-	}
-	for path, item := range more.Paths.Map() {
-		doc.Paths.Set(path, item)
+	for _, cut := range [][]byte{checks, variables} {
+		more, err := loader.LoadFromData(cut)
+		if err != nil {
+			return nil, err
+		}
+		for path, item := range more.Paths.Map() {
+			doc.Paths.Set(path, item)
+		}
 	}
 	if err := doc.Validate(loader.Context, openapi3.DisableExamplesValidation()); err != nil {
 		return nil, err
