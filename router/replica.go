@@ -28,14 +28,15 @@ type Replica struct {
 
 // Leading is what the leader knows and the other replicas show, too.
 type Leading struct {
-	Epoch             int64     `json:"epoch"`                        // the number of its term
-	SilentSince       time.Time `json:"silent_since,omitzero"`        // since when Nomad has answered no request for a runner; zero: it answers
-	NotEvaluatedSince time.Time `json:"not_evaluated_since,omitzero"` // since when Nomad evaluates no jobs; zero: it does
-	Lost              int       `json:"lost,omitempty"`               // deliveries that the last sweep to find any found to have failed
-	LostAt            time.Time `json:"lost_at,omitzero"`             // when it did
-	Polls             []Polling `json:"polls,omitempty"`              // how deliveries are read, if they are
-	Syncing           bool      `json:"syncing,omitempty"`            // the first sync is under way
-	Settling          bool      `json:"settling,omitempty"`           // runners may become known soon
+	Epoch             int64            `json:"epoch"`                        // the number of its term
+	SilentSince       time.Time        `json:"silent_since,omitzero"`        // since when Nomad has answered no request for a runner; zero: it answers
+	NotEvaluatedSince time.Time        `json:"not_evaluated_since,omitzero"` // since when Nomad evaluates no jobs; zero: it does
+	Lost              int              `json:"lost,omitempty"`               // deliveries that the last sweep to find any found to have failed
+	LostAt            time.Time        `json:"lost_at,omitzero"`             // when it did
+	Polls             []Polling        `json:"polls,omitempty"`              // how deliveries are read, if they are
+	Overflows         []OverflowStatus `json:"overflows,omitempty"`          // variables by which jobs overflow
+	Syncing           bool             `json:"syncing,omitempty"`            // the first sync is under way
+	Settling          bool             `json:"settling,omitempty"`           // runners may become known soon
 }
 
 // A Member is how a process takes part among the replicas. All of it is required; the

@@ -161,6 +161,9 @@ const (
 	CauseNoLeader      Cause = "no_leader"      // no replica leads, or this one does not know
 	CauseRulesDiffer   Cause = "rules_differ"   // the replicas have different rules
 	CauseOnline        Cause = "online"         // runners are online, and GitHub gives them no job
+	CauseOverflow      Cause = "overflow"       // new jobs of a rule are sent elsewhere
+	CauseOverflowLeft  Cause = "overflow_left"  // somebody has changed the variable by which they are
+	CauseOverflowFails Cause = "overflow_fails" // it cannot be set, or not be set back
 	CauseUnroutable    Cause = "unroutable"     // nothing serves what jobs ask for
 )
 

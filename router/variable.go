@@ -56,6 +56,11 @@ const (
 	OverflowOver    OverflowState = "over"    // it was set to Back
 )
 
+// On reports whether the variable may have the value To.
+func (s OverflowState) On() bool {
+	return s == OverflowSetting || s == OverflowSet || s == OverflowUndoing
+}
+
 // An Overflow is a variable that Switchyard has set, or is about to, so that new jobs of a rule
 // run elsewhere.
 type Overflow struct {

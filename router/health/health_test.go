@@ -20,15 +20,16 @@ import (
 
 // A fake is a database that has what its fields say.
 type fake struct {
-	metrics  *telemetry.Metrics // of the Health that open made
-	err      error
-	jobs     []router.JobTrouble
-	holders  []router.LimitHolder
-	open     []router.OpenJobs
-	received func(at time.Time) int // in the hour that begins then
-	since    time.Time              // of the first job
-	disk     router.Disk
-	takes    atomic.Int64 // time.Duration: to answer
+	metrics   *telemetry.Metrics // of the Health that open made
+	err       error
+	jobs      []router.JobTrouble
+	holders   []router.LimitHolder
+	open      []router.OpenJobs
+	received  func(at time.Time) int // in the hour that begins then
+	since     time.Time              // of the first job
+	disk      router.Disk
+	overflows []router.OverflowStatus
+	takes     atomic.Int64 // time.Duration: to answer
 }
 
 func (f *fake) Counts(context.Context) (map[router.JobState]int, error) {
@@ -68,8 +69,8 @@ func open(f *fake) *health.Health {
 		Store: f, Metrics: f.metrics, Now: time.Now,
 		Rules: func() router.RulesStatus { return router.RulesStatus{} }, FirstSync: func() bool { return false },
 		Silent: func() time.Duration { return 0 }, NotEvaluating: func() time.Duration { return 0 },
-		Lost:     func() (int, time.Time) { return 0, time.Time{} },
-		Polls:    func() []router.Polling { return nil },
+		Lost:  func() (int, time.Time) { return 0, time.Time{} },
+		Polls: func() []router.Polling { return nil }, Overflows: func() []router.OverflowStatus { return f.overflows },
 		Replicas: func(time.Time) []router.Trouble { return nil },
 	}, "started")
 }
@@ -421,4 +422,45 @@ func TestTheEndOfAnOutageShowsAtOnce(t *testing.T) {
 		}
 		h.Wait()
 	})
+}
+
+func TestWhatOverflowsIsNoAlarmUnlessGitHubRefuses(t *testing.T) {
+	set := router.OverflowStatus{Overflow: router.Overflow{
+		Variable: router.Variable{Owner: "acme", Name: "LINUX_RUNNER"}, Rule: "linux", To: `"ubuntu-latest"`, Back: `"linux"`, State: router.OverflowSet, Why: "a job has waited for 10m",
+	}}
+	left, failing, over := set, set, set
+	left.State, left.Why = router.OverflowLeft, "somebody has set it to x"
+	failing.Repo, failing.Failing, failing.Fix = "web", "GitHub answered 403", "give it the permission"
+	over.State = router.OverflowOver
+	missing := failing
+	missing.State, missing.Failing = "", "there is no such variable"
+	for _, tt := range []struct {
+		name   string
+		status []router.OverflowStatus
+		within router.Scope
+		want   string
+		says   string // of the first trouble
+	}{
+		{"nothing", nil, nil, "ok", ""},
+		{"one that is over", []router.OverflowStatus{over}, nil, "ok", ""},
+		{"one that is set", []router.OverflowStatus{set}, nil, "ok, info overflow", `new jobs of rule linux run elsewhere: LINUX_RUNNER is "ubuntu-latest" organization acme: a job has waited for 10m`},
+		{"of another owner", []router.OverflowStatus{set, failing}, router.Scope{"beta/*"}, "ok", ""},
+		{"of another repository", []router.OverflowStatus{set, failing}, router.Scope{"acme/api"}, "ok, info overflow", "organization acme"},
+		{"one that is somebody's", []router.OverflowStatus{left}, nil, "ok, info overflow_left", "is as somebody has set it"},
+		{"one that cannot be set back", []router.OverflowStatus{failing}, nil, "degraded, warning overflow_fails", `it may be "ubuntu-latest" acme/web: GitHub answered 403`},
+		{"one that is missing", []router.OverflowStatus{missing}, nil, "degraded, warning overflow_fails", "jobs of rule linux wait and cannot overflow"},
+		{"several", []router.OverflowStatus{set, failing, set}, nil, "degraded, warning overflow_fails, info overflow", "GitHub answered 403"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := open(&fake{overflows: tt.status})
+			s := h.Status(tt.within)
+			h.Wait()
+			if causes(s) != tt.want {
+				t.Errorf("%s: %s, want %s", tt.name, causes(s), tt.want)
+			}
+			if len(s.Troubles) > 0 && !strings.Contains(s.Troubles[0].What+" "+s.Troubles[0].Said, tt.says) {
+				t.Errorf("%s: it says %+v, want %s", tt.name, s.Troubles[0], tt.says)
+			}
+		})
+	}
 }

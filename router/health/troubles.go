@@ -56,7 +56,7 @@ func Check(c router.Cause) string {
 		return "clock"
 	case router.CauseNomadCalls, router.CauseNomadDenies, router.CauseNotEvaluated:
 		return "nomad"
-	case router.CauseGitHubCalls, router.CauseGitHubDenies, router.CauseGitHubSilent:
+	case router.CauseGitHubCalls, router.CauseGitHubDenies, router.CauseGitHubSilent, router.CauseOverflowFails:
 		return "github"
 	case router.CauseUnsigned, router.CauseNoDelivery, router.CauseLostDelivery, router.CausePollLimit, router.CausePollFails:
 		return "deliveries"
@@ -69,7 +69,7 @@ func Check(c router.Cause) string {
 var severities = []router.Severity{router.Critical, router.Warning, router.Info}
 
 // symptoms come of other troubles, most often.
-var symptoms = []router.Cause{router.CausePollFails, router.CauseNoDelivery, router.CauseLostDelivery, router.CauseNothingStarts}
+var symptoms = []router.Cause{router.CausePollFails, router.CauseNoDelivery, router.CauseLostDelivery, router.CauseNothingStarts, router.CauseOverflowFails}
 
 // worstFirst orders troubles: the worst come first, of those the database's, then causes
 // before symptoms, then the newest.

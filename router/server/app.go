@@ -30,6 +30,7 @@ import (
 	"switchyard/router/health"
 	"switchyard/router/intake"
 	"switchyard/router/operate"
+	"switchyard/router/overflow"
 	"switchyard/router/runners"
 	"switchyard/router/telemetry"
 	"switchyard/rules"
@@ -145,6 +146,7 @@ type App struct {
 	sweeper    *intake.Sweeper
 	syncer     *intake.Syncer
 	poller     *intake.Poller
+	overflow   *overflow.Overflow
 	runners    *runners.Runners
 	dispatcher *dispatch.Dispatcher
 	claims     *claim.Handler
@@ -253,6 +255,7 @@ func New(c Config) (*App, error) {
 		a.registry.MustRegister(telemetry.NewGitHubMetrics(github))
 	}
 	a.registry.MustRegister(telemetry.NewPollMetrics(a.poller.Status))
+	a.registry.MustRegister(telemetry.NewOverflowMetrics(a.overflowing, a.overflow.Status))
 	if c.API != nil {
 		a.api = c.API(a)
 	}
@@ -303,6 +306,7 @@ func (a *App) wire(c Config) {
 		Backoff: backoff, Now: c.Now, Due: due, Leftover: leftover, FromNode: c.ClaimFromNode, Doubt: c.Doubt,
 	})
 	commits := &feedback.Feedback{Store: c.Store, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, Log: a.log, Now: c.Now, Words: health.Words, Spare: c.Recheck}
+	a.overflow = &overflow.Overflow{Store: c.Store, GitHub: c.GitHub, Decider: a.decider, Log: a.log, Metrics: c.Metrics, Now: c.Now, Last: a.last}
 	a.operator = &operate.Operator{Store: c.Store, GitHub: c.GitHub, Runners: a.runners, Log: a.log, Now: c.Now, Due: due}
 	a.clock = &clock{store: c.Store, log: a.log, now: c.Now, tick: c.Tick, setBack: func() {
 		backoff.ClockSetBack()
@@ -312,7 +316,7 @@ func (a *App) wire(c Config) {
 	}}
 	a.health = health.New(health.Config{
 		Store: c.Store, Metrics: c.Metrics, Now: c.Now, Rules: a.decider.Status, FirstSync: a.first.UnderWay,
-		Silent: a.silent, NotEvaluating: a.notEvaluating, Lost: a.lost, Polls: a.polls, Replicas: func(now time.Time) []router.Trouble {
+		Silent: a.silent, NotEvaluating: a.notEvaluating, Lost: a.lost, Polls: a.polls, Overflows: a.overflows, Replicas: func(now time.Time) []router.Trouble {
 			if c.Replicas == nil {
 				return nil
 			}
@@ -365,7 +369,7 @@ func (a *App) Run(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(err, a.Close())
 		}
-		lead = func(ctx context.Context) error { return a.lead(ctx, taken) }
+		lead = func(ctx context.Context) error { return a.lead(ctx, ctx, taken) }
 	}
 	defer a.health.Wait()
 	g, ctx := errgroup.WithContext(ctx)
@@ -398,12 +402,13 @@ func (a *App) start(ctx context.Context, g *errgroup.Group, loops []func(context
 	}
 }
 
-// lead does what one process must do alone, until ctx ends.
-func (a *App) lead(ctx context.Context, t taken) error {
+// lead does what one process must do alone, until ctx ends; stops ends when the process stops.
+func (a *App) lead(ctx, stops context.Context, t taken) error {
 	g, ctx := errgroup.WithContext(ctx)
 	a.start(ctx, g, append(a.runners.Loops(), a.clock.watch,
 		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad), a.duties)
 	g.Go(func() error { return a.poller.Run(ctx, t.full) })
+	g.Go(func() error { return a.overflow.Run(ctx, stops) })
 	if t.full {
 		g.Go(func() error {
 			a.first.Wait(ctx)

@@ -31,7 +31,7 @@ func metricNames(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	w := newWorld(t, `
 rules:
-  - { name: linux, if: has("linux"), jobspec: docker-linux }
+  - { name: linux, if: has("linux"), jobspec: docker-linux, overflow: { after: 10m, variable: RUNNER, to: '"hosted"', back: '"linux"' } }
   - { name: nowhere, jobspec: docker-linux, constraints: ['${meta.zone} = nowhere'] }
 `)
 	w.Start(func(c *server.Config) {
@@ -39,7 +39,7 @@ rules:
 	})
 	w.Await(w.Queue("self-hosted", "linux"), in(router.Completed))
 	w.Queue("self-hosted") // only now, or the runner would take it
-	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_poll_pending{`)
+	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_poll_pending{`, `switchyard_overflow_changes_total{`, `switchyard_overflow_variables{`)
 	names := map[string]map[string]bool{}
 	for s := range series(text) {
 		name, labels, _ := strings.Cut(s, "{")

@@ -55,6 +55,7 @@ const (
 	recoverEvery  = 10 * time.Second
 	identifyEvery = time.Minute     // between two questions which cluster Nomad is
 	cutOffAfter   = 5 * time.Second // without a look at the others
+	lastPause     = 100 * time.Millisecond
 	noLeader      = 5 * time.Second // after which that is a trouble
 	differAfter   = 2 * time.Minute // in which replicas load new rules
 )
@@ -121,7 +122,7 @@ func (a *App) replicate(ctx context.Context) error {
 		Lead: func(term context.Context) error {
 			stop()
 			defer func() { stop = a.forward(ctx) }()
-			return a.leadTerm(term)
+			return a.leadTerm(term, ctx)
 		},
 	})
 }
@@ -145,8 +146,8 @@ func (a *App) identify(ctx context.Context) error {
 	}
 }
 
-// leadTerm does what one replica must do alone, until its term ends.
-func (a *App) leadTerm(ctx context.Context) error {
+// leadTerm does what one replica must do alone, until its term ends; stops ends when this one stops.
+func (a *App) leadTerm(ctx, stops context.Context) error {
 	a.first.Restart()
 	defer a.dispatcher.Restart() // for the next term
 	a.replica.mu.Lock()
@@ -163,7 +164,7 @@ func (a *App) leadTerm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.lead(ctx, taken)
+	return a.lead(ctx, stops, taken)
 }
 
 // forward tells the leader what this process has hints of, until stop is called.
@@ -267,6 +268,7 @@ func (a *App) facts() router.Replica {
 		}
 		r.Leading.Lost, r.Leading.LostAt = a.sweeper.Lost()
 		r.Leading.Polls = a.poller.Status()
+		r.Leading.Overflows = a.overflow.Status()
 	}
 	return r
 }
@@ -359,6 +361,39 @@ func (a *App) polls() []router.Polling {
 		return l.Polls
 	}
 	return a.poller.Status()
+}
+
+// overflows returns the variables by which jobs overflow, as whoever leads says.
+func (a *App) overflows() []router.OverflowStatus {
+	if l := a.leading(); l != nil {
+		return l.Overflows
+	}
+	return a.overflow.Status()
+}
+
+// overflowing returns the rules in force whose jobs may overflow.
+func (a *App) overflowing() (names []string) {
+	for _, o := range a.Rules().Overflows() {
+		names = append(names, o.Rule)
+	}
+	return names
+}
+
+// last reports whether this process, which leads and stops, leaves no other behind: it waits until
+// it has seen who is there.
+func (a *App) last(ctx context.Context) bool {
+	for asked := a.now(); a.replicas != nil; {
+		a.replica.mu.Lock()
+		seen, others := a.replica.seen.After(asked), len(a.replica.all) > 1
+		a.replica.mu.Unlock()
+		if seen {
+			return !others
+		}
+		if !router.Pause(ctx, lastPause) {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *App) ago(t time.Time) time.Duration {

@@ -11,6 +11,7 @@ import (
 	"switchyard/router/health"
 	"switchyard/router/intake"
 	"switchyard/router/operate"
+	"switchyard/router/overflow"
 	"switchyard/router/runners"
 	"switchyard/router/telemetry"
 )
@@ -29,6 +30,7 @@ type Store interface {
 	intake.SyncStore
 	feedback.Store
 	operate.Store
+	overflow.Store
 	telemetry.Counter
 	health.Store
 

@@ -50,6 +50,9 @@ var copiedTables = []copiedTable{
 	{"job_labels", []string{"label", "job_id"}, []string{"label", "job_id"}, nil},
 	{"crowds", []string{"key"}, []string{"key", "width", "capped", "held", "updated_at"}, nil},
 	{"troubles", []string{"job_id", "cause"}, []string{"job_id", "cause", "since", "what"}, nil},
+	{"overflows", []string{"host", "owner", "repo", "variable"}, []string{
+		"host", "owner", "repo", "variable", "rule", "to_value", "back_value", "state", "why", "since", "state_at", "calm",
+	}, nil},
 }
 
 const copiedRows = 500 // are read, and written to PostgreSQL, at a time

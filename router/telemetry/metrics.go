@@ -33,6 +33,7 @@ type Metrics struct {
 	retries    *prometheus.CounterVec // by cause
 	thefts     prometheus.Counter
 	overruled  *prometheus.CounterVec // by state
+	overflows  *prometheus.CounterVec // by rule, change
 
 	registered, placed, claimed, running *prometheus.HistogramVec // by rule
 
@@ -60,6 +61,7 @@ func NewMetrics() *Metrics {
 		decisions:  counter("decisions_total", "Decisions that say something new of a job, by rule and outcome.", "rule", "outcome"),
 		retries:    counter("retries_total", "Times that a job is tried again, by who kept it from its runner.", "cause"),
 		overruled:  counter("refused_jobs_served_total", "Jobs that were denied, unroutable or ignored here, and that GitHub gave to one of our runners all the same.", "state"),
+		overflows:  counter("overflow_changes_total", "Times that a variable by which jobs of a rule overflow was set, was set back, or was left to somebody who had changed it.", "rule", "change"),
 		thefts:     prometheus.NewCounter(prometheus.CounterOpts{Name: "switchyard_thefts_total", Help: "Runners that GitHub gave to another job than the one they were meant for."}),
 
 		registered: since("registration", "its first runner is registered on Nomad"),
@@ -87,7 +89,7 @@ func NewMetrics() *Metrics {
 	for _, cause := range []router.Cause{router.CauseNomad, router.CauseGitHub, router.CauseGitHubLimit, router.CauseRunner} {
 		m.retries.WithLabelValues(string(cause))
 	}
-	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.registered, m.placed, m.claimed, m.running, m.commits, m.changes,
+	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.overflows, m.registered, m.placed, m.claimed, m.running, m.commits, m.changes,
 		m.Nomad.requests, m.Nomad.took, m.GitHub.requests, m.GitHub.took, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -138,6 +140,16 @@ func (m *Metrics) Started(j router.Job) {
 
 // Stolen counts a runner that GitHub gave to another job than the one it was started for.
 func (m *Metrics) Stolen() { m.thefts.Inc() }
+
+// Overflows shows a rule whose jobs may overflow, from 0 on.
+func (m *Metrics) Overflows(rule string) {
+	for _, change := range []string{"set", "back", "left"} {
+		m.overflows.WithLabelValues(rule, change)
+	}
+}
+
+// Overflowed counts a change of a variable by which jobs of a rule overflow: set, back or left.
+func (m *Metrics) Overflowed(rule, change string) { m.overflows.WithLabelValues(rule, change).Inc() }
 
 // Overruled counts a job that was refused, in this state, and that one of our runners took all
 // the same.
@@ -337,6 +349,46 @@ type githubMetrics struct {
 func NewGitHubMetrics(github interface{ Budget() []router.Budget }) prometheus.Collector {
 	return githubMetrics{github}
 }
+
+// NewOverflowMetrics returns a collector of the rules whose jobs overflow. rules returns their names.
+func NewOverflowMetrics(rules func() []string, status func() []router.OverflowStatus) prometheus.Collector {
+	return overflowMetrics{rules, status}
+}
+
+type overflowMetrics struct {
+	rules  func() []string
+	status func() []router.OverflowStatus
+}
+
+// Describe implements prometheus.Collector.
+func (m overflowMetrics) Describe(ch chan<- *prometheus.Desc) { ch <- overflowing }
+
+// Collect implements prometheus.Collector.
+func (m overflowMetrics) Collect(ch chan<- prometheus.Metric) {
+	status := m.status()
+	if status == nil {
+		return
+	}
+	for _, rule := range m.rules() {
+		states := map[string]int{"on": 0, "left": 0, "failing": 0}
+		for _, s := range status {
+			switch {
+			case s.Rule != rule:
+			case s.Failing != "":
+				states["failing"]++
+			case s.State == router.OverflowLeft:
+				states["left"]++
+			case s.State.On():
+				states["on"]++
+			}
+		}
+		for state, n := range states {
+			ch <- prometheus.MustNewConstMetric(overflowing, prometheus.GaugeValue, float64(n), rule, state)
+		}
+	}
+}
+
+var overflowing = prometheus.NewDesc("switchyard_overflow_variables", "Variables by which jobs of a rule overflow, while they do (on), while GitHub does not do what that takes (failing), and while they are left to somebody who has changed them (left).", []string{"rule", "state"}, nil)
 
 // NewPollMetrics returns a collector of how deliveries are read from GitHub.
 func NewPollMetrics(polls func() []router.Polling) prometheus.Collector { return pollMetrics{polls} }

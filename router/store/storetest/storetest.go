@@ -44,6 +44,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"timelines", timelineTests},
 		{"lost deliveries", lostTests},
 		{"feedback", feedbackTests},
+		{"variables by which jobs overflow", overflowTests},
 		{"life on Nomad", lifeTests},
 		{"runners of their own registration", ownTests},
 		{"failures", failureTests},
