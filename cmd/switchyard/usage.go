@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -13,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"switchyard/router"
+	"switchyard/router/rulebook"
+	"switchyard/router/store"
 	"switchyard/router/usage"
 	"switchyard/router/web/api"
 	"switchyard/rules"
@@ -20,7 +24,7 @@ import (
 
 func usageCommand() *cobra.Command {
 	var o operator
-	var by, since, until, rulesPath string
+	var by, since, until string
 	cmd := &cobra.Command{
 		Use:   "usage",
 		Short: "Show what jobs used, and what that cost",
@@ -47,18 +51,11 @@ Exit codes: 0, counted; 2, failed.`,
 					params.Set(name, t.UTC().Format(time.RFC3339Nano))
 				}
 			}
-			var prices rules.Prices
-			switch {
-			case rulesPath != "" && o.db == "":
-				return fmt.Errorf("--rules is for --db: a server has its own prices")
-			case rulesPath != "":
-				set, err := loadRulesFor(cmd.Context(), cmd.ErrOrStderr(), rulesPath, nil)
-				if err != nil {
-					return err
-				}
-				prices = set.Prices()
-			}
 			r, err := get(cmd.Context(), &o, "/usage", params, func(b api.Database) (usage.Report, error) {
+				prices, err := keptPrices(cmd.Context(), b.(*store.Reader))
+				if err != nil {
+					return usage.Report{}, err
+				}
 				return api.CountUsage(cmd.Context(), b, nil, params, prices, now)
 			})
 			if err != nil {
@@ -81,8 +78,26 @@ Exit codes: 0, counted; 2, failed.`,
 	o.flags(fl)
 	fl.Lookup("format").Usage = "text, json or csv"
 	fl.StringVar(&o.db, "db", "", "read this `database` instead of asking a server: a file, or a URL postgres://…")
-	fl.StringVar(&rulesPath, "rules", "", "with --db: rules `file` or directory that has the prices")
 	return cmd
+}
+
+// keptPrices returns the prices of the rules that a database has; none if it has no rules.
+func keptPrices(ctx context.Context, r *store.Reader) (rules.Prices, error) {
+	v, err := r.NewestRules(ctx)
+	if errors.Is(err, router.ErrNotFound) {
+		return rules.Prices{}, nil
+	}
+	if err != nil {
+		return rules.Prices{}, err
+	}
+	set, faults, err := rulebook.Load(ctx, v.Files)
+	if err == nil && set == nil {
+		err = faults
+	}
+	if err != nil {
+		return rules.Prices{}, fmt.Errorf("read the prices: the rules in the database: %w", err)
+	}
+	return set.Prices(), nil
 }
 
 func writeUsage(out io.Writer, r usage.Report, columns int) error {

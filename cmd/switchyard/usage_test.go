@@ -5,23 +5,23 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"switchyard/router"
 	"switchyard/router/store/storetest"
 	"switchyard/router/usage"
+	"switchyard/rules"
 )
 
 func TestUsageIsPrintedForPeopleProgramsAndSpreadsheets(t *testing.T) {
 	t.Parallel()
-	path, rules := filepath.Join(t.TempDir(), "x.db"), filepath.Join(t.TempDir(), "rules.yaml")
+	path := filepath.Join(t.TempDir(), "x.db")
 	storetest.Create(t, path)
 	end := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	storetest.History(t, path, 2000, 10*24*time.Hour, end)
-	must(t, os.WriteFile(rules, []byte("version: 1\nprices: { currency: EUR, cpu_hour: 0.04, gib_hour: 0.005 }\nrules: [{ name: r, jobspec: docker-linux }]\n"), 0o600))
 	ask := func(args ...string) string {
 		t.Helper()
 		var out, errs bytes.Buffer
@@ -31,19 +31,25 @@ func TestUsageIsPrintedForPeopleProgramsAndSpreadsheets(t *testing.T) {
 		}
 		return out.String()
 	}
+	if strings.Contains(ask("--by", "owner"), "COST") {
+		t.Error("costs without prices")
+	}
+	st := storetest.Open(t, path)
+	_, err := st.KeepRules(t.Context(), router.KeptRules{Hash: "1", Origin: "start", Files: []rules.File{{
+		Name: "rules.yaml", Source: []byte("version: 1\nprices: { currency: EUR, cpu_hour: 0.04, gib_hour: 0.005 }\nrules: [{ name: r, jobspec: docker-linux }]\n"),
+	}}})
+	must(t, err)
+	must(t, st.Close())
 	var r usage.Report
-	must(t, json.Unmarshal([]byte(ask("--by", "rule", "--rules", rules, "--format", "json")), &r))
+	must(t, json.Unmarshal([]byte(ask("--by", "rule", "--format", "json")), &r))
 	if len(r.Rows) != storetest.HistoryRules || r.Currency != "EUR" || r.Total.Jobs == 0 || max(r.Total.Cost, r.Total.CPUHours/25+r.Total.GiBHours/200)-min(r.Total.Cost, r.Total.CPUHours/25+r.Total.GiBHours/200) > 1 || r.Total.Wasted.Runners == 0 || r.Total.Before != nil {
 		t.Errorf("%+v of %d rows", r.Total, len(r.Rows))
 	}
-	text := ask("--by", "rule", "--rules", rules)
+	text := ask("--by", "rule")
 	for _, want := range []string{"2026-11-24 00:00 to 2026-11-30 12:30 UTC, by rule\n", "WASTED EUR", "\nTOTAL ", " " + r.Total.Cost.Cents() + " ", "h11 "} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in:\n%s", want, text)
 		}
-	}
-	if strings.Contains(ask("--by", "owner"), "EUR") {
-		t.Error("costs without prices")
 	}
 	rows, err := csv.NewReader(strings.NewReader(ask("--by", "owner", "--format", "csv"))).ReadAll()
 	must(t, err)

@@ -31,6 +31,7 @@ DELETE FROM rules_versions WHERE id IN (
 
 	listVersionsSQL = `SELECT id, at, hash, who, origin, note, '' FROM rules_versions ORDER BY id DESC`
 	oneVersionSQL   = `SELECT id, at, hash, who, origin, note, files FROM rules_versions WHERE id = ?1`
+	lastVersionSQL  = `SELECT id, at, hash, who, origin, note, files FROM rules_versions ORDER BY id DESC LIMIT 1`
 )
 
 // KeepRules keeps a version of the rules and returns its ID, unless its files
@@ -109,6 +110,11 @@ func (s *Store) RulesVersions(ctx context.Context) ([]router.KeptRules, error) {
 // RulesVersion returns one version of the rules, or router.ErrNotFound.
 func (s *Store) RulesVersion(ctx context.Context, id int64) (router.KeptRules, error) {
 	return only(s.asked.querier(ctx), fmt.Sprintf("read version %d of the rules", id), scanVersion, oneVersionSQL, id)
+}
+
+// NewestRules returns the newest version of the rules that is kept, or router.ErrNotFound.
+func (r reads) NewestRules(ctx context.Context) (router.KeptRules, error) {
+	return only(r.querier(ctx), "read the newest version of the rules", scanVersion, lastVersionSQL)
 }
 
 // Recent goes through the jobs of a scope that were received at since or later,

@@ -297,7 +297,8 @@ func benchmarkPages(b *testing.B, n int) {
 	c.App = well{&app{}, health.New(health.Config{
 		Store: c.Database.(health.Store), Metrics: telemetry.NewMetrics(), Now: time.Now,
 		Rules: (&app{}).RulesStatus, FirstSync: func() bool { return false }, Silent: func() time.Duration { return 0 },
-		NotEvaluating: func() time.Duration { return 0 }, Lost: func() (int, time.Time) { return 0, time.Time{} },
+		NotEvaluating: func() time.Duration { return 0 }, Lost: func() (int, time.Time) { return 0, time.Time{} }, Polls: func() []router.Polling { return nil },
+		Replicas: func(time.Time) []router.Trouble { return nil },
 	}, "started")}
 	rulebook, source := newBook(), []byte(goodRules)
 	for i := range 1000 {
@@ -335,7 +336,9 @@ func benchmarkPages(b *testing.B, n int) {
 			return len(web.PageFor(c, path, router.Scope{fmt.Sprintf("owner-%d/*", storetest.HistoryOwners)}))
 		})
 	}
-	for strings.Contains(getPage(b, h, "/labels").Body.String(), "are being counted") { // beside the pages, and as long as the database is open
-		time.Sleep(100 * time.Millisecond)
+	for _, path := range []string{"/labels", "/usage"} { // counted beside the pages, and as long as the database is open
+		for strings.Contains(getPage(b, h, path).Body.String(), "data-again") {
+			time.Sleep(100 * time.Millisecond)
+		}
 	}
 }
