@@ -66,6 +66,12 @@ type GitHub interface {
 	// Errors are classified as for Nomad.Start. Safe for concurrent use.
 	GroupAccess(ctx context.Context, t Target, group RunnerGroup, repo Repo) (GroupAccess, error)
 
+	// VersionEnd returns when GitHub ends its support for a version of the runner;
+	// ErrNotFound when it does not say, as for a version that was never released, in an
+	// enterprise, and on Enterprise Servers. Errors are classified as for Nomad.Start. Safe
+	// for concurrent use.
+	VersionEnd(ctx context.Context, t Target, v RunnerVersion) (VersionEnd, error)
+
 	// RemoveRunner removes a runner from GitHub. It fails with ErrBusy when the runner
 	// has a job, and succeeds when there is none with this ID. Safe for concurrent use.
 	RemoveRunner(ctx context.Context, t Target, id int64) error
@@ -100,11 +106,12 @@ type Registration struct {
 
 // A GitHubRunner is a runner as GitHub knows it.
 type GitHubRunner struct {
-	ID     int64
-	Name   string
-	Online bool
-	Busy   bool
-	Labels []string // as they were given
+	ID      int64
+	Name    string
+	Online  bool
+	Busy    bool
+	Labels  []string      // as they were given
+	Version RunnerVersion // "": it has not connected yet, or GitHub does not say
 }
 
 // A GroupAccess is what GitHub says about a runner group and a repository.

@@ -327,8 +327,8 @@ func later(at time.Time, short string) error {
 	return &router.RetryAtError{At: at, Err: fmt.Errorf("%s: again at %s", short, at.UTC().Format(time.RFC3339))}
 }
 
-// variable matches the parts of a path that are IDs.
-var variable = regexp.MustCompile(`/([0-9]+|[0-9a-f]{40}|[0-9a-f]{64})(/|$)`)
+// variable matches the parts of a path that are IDs or versions.
+var variable = regexp.MustCompile(`/([0-9]+(?:\.[0-9]+)*|[0-9a-f]{40}|[0-9a-f]{64})(/|$)`)
 
 // endpoint returns what GitHub counts a request for: its method, and its path without
 // names and IDs.

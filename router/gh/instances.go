@@ -156,6 +156,10 @@ func (g *Instances) GroupAccess(ctx context.Context, t router.Target, group rout
 	return from(g.at(t.Host), func(c *Client) (router.GroupAccess, error) { return c.GroupAccess(ctx, t, group, repo) })
 }
 
+func (g *Instances) VersionEnd(ctx context.Context, t router.Target, v router.RunnerVersion) (router.VersionEnd, error) {
+	return from(g.at(t.Host), func(c *Client) (router.VersionEnd, error) { return c.VersionEnd(ctx, t, v) })
+}
+
 func (g *Instances) RemoveRunner(ctx context.Context, t router.Target, id int64) error {
 	return do(g.at(t.Host), func(c *Client) error { return c.RemoveRunner(ctx, t, id) })
 }

@@ -63,6 +63,10 @@ var methods = []struct {
 		_, err := c.GroupAccess(ctx, acme, "iron", router.Repo{Owner: "acme", Name: "web", Private: true})
 		return err
 	}, `{"total_count": 1, "runner_groups": [{"id": 7, "name": "iron"}]}`, 200, map[int]string{400: "fix", 422: "fix"}},
+	{"VersionEnd", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.VersionEnd(ctx, acme, "2.336.0")
+		return err
+	}, `{"runner_version": "2.336.0", "runtime_deprecates_at": null}`, 200, map[int]string{404: "not found"}},
 	{"RemoveRunner", func(ctx context.Context, c *gh.Client) error { return c.RemoveRunner(ctx, acme, 1) }, "", 204, map[int]string{422: "busy"}},
 	{"Deliveries", func(ctx context.Context, c *gh.Client) error {
 		_, _, err := c.Deliveries(ctx, aHook, "")

@@ -135,7 +135,9 @@ func (c *Client) runners(ctx context.Context, t router.Target, name string, each
 		if name != "" {
 			q.Set("name", name) // not known to old Enterprise Servers, which list all
 		}
-		var found github.Runners
+		var found struct {
+			Runners []*listedRunner `json:"runners"`
+		}
 		err := c.ask(ctx, at, at.callFor("list the runners of "), func(ctx context.Context, api *github.Client) (*github.Response, error) {
 			resp, err := send(ctx, api, http.MethodGet, at.path()+"?"+q.Encode(), nil, &found)
 			if err == nil {
@@ -147,7 +149,7 @@ func (c *Client) runners(ctx context.Context, t router.Target, name string, each
 			return err
 		}
 		for _, r := range found.Runners {
-			one := router.GitHubRunner{ID: r.GetID(), Name: r.GetName(), Online: r.GetStatus() == "online", Busy: r.GetBusy()}
+			one := router.GitHubRunner{ID: r.GetID(), Name: r.GetName(), Online: r.GetStatus() == "online", Busy: r.GetBusy(), Version: router.ParseRunnerVersion(r.Version)}
 			for _, l := range r.Labels {
 				one.Labels = append(one.Labels, l.GetName())
 			}
@@ -159,9 +161,15 @@ func (c *Client) runners(ctx context.Context, t router.Target, name string, each
 	return nil
 }
 
+// A listedRunner is a runner with what go-github v60 leaves out of it.
+type listedRunner struct {
+	github.Runner
+	Version string `json:"version"`
+}
+
 // nextRunners returns the page after one with these runners; 0: it was the last. It
 // fails for a malformed runner: a runner that is skipped could be stopped while it works.
-func nextRunners(resp *github.Response, page int, found []*github.Runner) (int, error) {
+func nextRunners(resp *github.Response, page int, found []*listedRunner) (int, error) {
 	if found == nil || len(found) > runnersPage || resp.NextPage != 0 && resp.NextPage != page+1 {
 		return 0, errors.New("GitHub's answer is not a page of runners")
 	}
@@ -200,6 +208,48 @@ func (c *Client) Runners(ctx context.Context, t router.Target) (list []router.Gi
 		return nil, err // a part of them would say that the others are gone
 	}
 	return list, nil
+}
+
+// VersionEnd implements router.GitHub. It makes one request.
+func (c *Client) VersionEnd(ctx context.Context, t router.Target, v router.RunnerVersion) (end router.VersionEnd, err error) {
+	at, err := pathOf(t)
+	if err == nil && (v == "" || router.ParseRunnerVersion(string(v)) != v) {
+		err = fmt.Errorf("%q is not a version of the runner", v)
+	}
+	if err != nil {
+		return end, &router.GiveUpError{Err: err}
+	}
+	// https://docs.github.com/en/rest/actions/self-hosted-runners (read 2026-11-30). What has no
+	// date is null or missing.
+	var found struct {
+		Version      string     `json:"runner_version"`
+		Jobs         *time.Time `json:"runtime_deprecates_at"`
+		Registration *time.Time `json:"registration_deprecates_at"`
+	}
+	gone := false
+	of := at.callFor(fmt.Sprintf("read how long version %s of the runner is supported in ", v))
+	of.mayBeGone = true
+	err = c.ask(ctx, at, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		resp, err := send(ctx, api, http.MethodGet, at.path()+"/deprecations/"+string(v), nil, &found)
+		gone = absent(err, resp)
+		if err == nil && found.Version != string(v) {
+			err = errors.New("GitHub's answer is about another version of the runner")
+		}
+		return resp, err
+	})
+	switch {
+	case gone:
+		return end, fmt.Errorf("%w: %w", router.ErrNotFound, err)
+	case err != nil:
+		return end, err
+	}
+	if found.Jobs != nil {
+		end.Jobs = found.Jobs.UTC()
+	}
+	if found.Registration != nil {
+		end.Registration = found.Registration.UTC()
+	}
+	return end, nil
 }
 
 // RemoveRunner implements router.GitHub. It makes one request, and another

@@ -14,6 +14,7 @@ var (
 	ErrUnknownToken = errors.New("the registration token is unknown, expired or for another address")
 	ErrNameTaken    = errors.New("a runner with this name exists already")
 	ErrUnknownGroup = errors.New("there is no runner group of this name")
+	ErrTooOld       = errors.New("a runner of this version can no longer be registered")
 	ErrTooMany      = errors.New("too many runners were registered here recently")
 )
 
@@ -35,13 +36,16 @@ type registrationToken struct {
 
 // Register does what config.sh does: it makes a runner, offline, and returns
 // its configuration, for Connect. It fails with ErrUnknownToken, ErrNameTaken,
-// ErrUnknownGroup or, as Config.Registrations says, ErrTooMany.
+// ErrUnknownGroup, ErrTooOld or, as Config.Registrations says, ErrTooMany.
 func (s *floor) Register(r Registration) (config string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	token, known := s.registrationTokens[r.Token]
 	if !known || !s.cfg.Now().Before(token.expires) || token.scope.lower() != scopeOf(r.URL).lower() {
 		return "", ErrUnknownToken
+	}
+	if s.past(s.versions[s.version].Registration) {
+		return "", ErrTooOld
 	}
 	if r.Name == "" || len(r.Labels) == 0 {
 		return "", errors.New("a registration needs a name and labels")

@@ -41,6 +41,7 @@ func (s *Server) routes() http.Handler {
 			api.HandleFunc("GET "+scope+"/actions/runner-groups/{id}", s.scoped(permission, rest.getRunnerGroup))
 		}
 		api.HandleFunc("GET "+runners, s.scoped(permission, rest.listRunners))
+		api.HandleFunc("GET "+runners+"/deprecations/{version}", s.scoped(permission, rest.getVersionEnd))
 		api.HandleFunc("GET "+runners+"/{id}", s.scoped(permission, rest.getRunner))
 		api.HandleFunc("DELETE "+runners+"/{id}", s.scoped(permission, rest.deleteRunner))
 		if s.cfg.App != nil && permission != "" {
@@ -284,7 +285,7 @@ func runnerObject(r *runner) object {
 		status = "online"
 	}
 	if r.used {
-		system, version = "linux", "2.336.0"
+		system, version = "linux", r.version
 	}
 	return object{
 		"id": r.id, "runner_group_id": r.groupID, "name": r.name, "os": system, "status": status,

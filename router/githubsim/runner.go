@@ -1,6 +1,7 @@
 package githubsim
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -26,6 +27,7 @@ type runner struct {
 	groupID  int64
 	labels   []string // as they were given
 	covers   []string // the same in lower case
+	version  string   // of the process; "": none has connected
 	used     bool     // a process connected with its configuration
 	online   bool
 	job      *job          // nil until it has one; never another
@@ -60,19 +62,35 @@ func (s *Server) Runners() []Runner {
 // RunTask does what a runner's task does with the configuration that its claim returned,
 // which is empty when its job no longer needs it, and returns the exit code.
 func (s *Server) RunTask(ctx context.Context, encodedJIT string) int {
-	if strings.TrimSpace(encodedJIT) != "" && s.Connect(ctx, encodedJIT) != nil {
-		return 1
+	if strings.TrimSpace(encodedJIT) == "" {
+		return 0
 	}
-	return 0
+	return ExitCode(s.Connect(ctx, encodedJIT))
+}
+
+// ExitCode returns the exit code of a runner for which Connect returned err.
+func ExitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, ErrVersion):
+		return 7
+	}
+	return 1
 }
 
 // Connect behaves like a runner process with a just-in-time configuration: it comes
 // online, waits for a job, runs it and returns nil when the job has ended and the runner
-// is gone. It fails with ErrUnknownJIT or ErrUsedJIT, with ErrRemoved when the runner is
+// is gone. It fails with ErrUnknownJIT, ErrUsedJIT or ErrVersion, with ErrRemoved when the runner is
 // deleted while it waits, with ErrClosed, and with the cause of ctx, which ends the
 // process like a signal: its job is cancelled, and a runner without a job goes offline.
 func (s *floor) Connect(ctx context.Context, encodedJIT string) error {
-	r, err := s.online(strings.TrimSpace(encodedJIT))
+	return s.ConnectAs(ctx, encodedJIT, "")
+}
+
+// ConnectAs is Connect for a runner of this version; "": that of RunnersAre.
+func (s *floor) ConnectAs(ctx context.Context, encodedJIT, version string) error {
+	r, err := s.online(strings.TrimSpace(encodedJIT), version)
 	if err != nil {
 		return err
 	}
@@ -111,10 +129,11 @@ func (s *floor) Connect(ctx context.Context, encodedJIT string) error {
 
 // online makes the runner with this configuration available for jobs. Unless it fails,
 // the caller must call s.wg.Done.
-func (s *floor) online(encodedJIT string) (*runner, error) {
+func (s *floor) online(encodedJIT, version string) (*runner, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.byJIT[encodedJIT]
+	version = cmp.Or(version, s.version)
 	switch {
 	case !ok:
 		return nil, ErrUnknownJIT
@@ -122,10 +141,13 @@ func (s *floor) online(encodedJIT string) (*runner, error) {
 		return nil, ErrUsedJIT
 	case s.runners[r.id] == nil:
 		return nil, ErrRemoved
+	case s.outdated(version) && s.versions[version].Refused:
+		r.used, r.version = true, version
+		return nil, ErrVersion
 	case !s.begin():
 		return nil, ErrClosed
 	}
-	r.used, r.online = true, true
+	r.used, r.online, r.version = true, true, version
 	s.idle = append(s.idle, r)
 	for i, j := range s.queued {
 		if s.fits(r, j) {
@@ -179,11 +201,11 @@ func (s *floor) assign(j *job, r *runner) {
 }
 
 // fits reports whether GitHub may give the job to the runner now: it is in the
-// runner's repository, organization or enterprise, the runner is in the group
+// runner's repository, organization or enterprise, its version is supported, the runner is in the group
 // that the job asks for, its group lets the job in, and it has all the job's labels. It may have more:
 // https://docs.github.com/en/actions/reference/runners/self-hosted-runners (read 2026-11-24).
 func (s *floor) fits(r *runner, j *job) bool {
-	if !s.handedOut(j) {
+	if s.outdated(r.version) || !s.handedOut(j) {
 		return false
 	}
 	if j.Group != "" && (r.scope.repo != "" || !strings.EqualFold(s.groups[r.groupID].Name, j.Group)) {

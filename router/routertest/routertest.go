@@ -210,10 +210,7 @@ func (w *World) Connect(ctx context.Context, t nomadsim.Task) int {
 	if jit == "" {
 		return 0
 	}
-	if err := w.GitHub.Connect(ctx, jit); err != nil {
-		return 1
-	}
-	return 0
+	return githubsim.ExitCode(w.GitHub.Connect(ctx, jit))
 }
 
 func (w *World) forward(rw http.ResponseWriter, r *http.Request) {

@@ -260,6 +260,10 @@ func (h *hub) GroupAccess(context.Context, router.Target, router.RunnerGroup, ro
 	return router.GroupAccess{}, errors.New("not asked here")
 }
 
+func (h *hub) VersionEnd(context.Context, router.Target, router.RunnerVersion) (router.VersionEnd, error) {
+	return router.VersionEnd{}, router.ErrNotFound
+}
+
 func (h *hub) RemoveRunner(_ context.Context, _ router.Target, id int64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

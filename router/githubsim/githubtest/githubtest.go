@@ -24,11 +24,16 @@ import (
 // where the tests of router/gh and router/githubsim run.
 const shared = "../../../shared/github/"
 
-// checks describes what the shared description leaves out: check runs and commit
-// statuses. It is cut, without its texts, from npm's @octokit/openapi 23.0.2 (MIT).
-//
-//go:embed testdata/checks.openapi.json
-var checks []byte
+// What the shared description leaves out, without its texts: check runs and commit statuses,
+// cut from npm's @octokit/openapi 23.0.2 (MIT), and the support of the runner's versions, cut
+// from github/rest-api-description at 0000036e42b5 (MIT).
+var (
+	//go:embed testdata/checks.openapi.json
+	checks []byte
+
+	//go:embed testdata/deprecations.openapi.json
+	deprecations []byte
+)
 
 // variables likewise describes Actions variables.
 //
@@ -46,7 +51,7 @@ var openAPI = sync.OnceValues(func() (routers.Router, error) {
 	doc.Servers = nil // the tests' hosts differ
 	// An installation's account is a user or an enterprise; here it would be both at once.
 	doc.Paths.Find("/app/installations").Get.Responses.Status(200).Value.Content["application/json"].Schema.Value.Items = doc.Components.Schemas["installation"]
-	for _, cut := range [][]byte{checks, variables} {
+	for _, cut := range [][]byte{checks, variables, deprecations} {
 		more, err := loader.LoadFromData(cut)
 		if err != nil {
 			return nil, err
