@@ -37,6 +37,10 @@ const (
 	maxSize = 1 << 20 // bytes of one file; Nomad's own limit for a job source is as much
 )
 
+// RunnerVersion is the version of GitHub's runner that the built-in jobspecs carry: docker-linux
+// in its image. The others start the runner that lies on the node.
+const RunnerVersion = "2.336.0"
+
 // A Jobspec is one runner jobspec.
 type Jobspec struct {
 	Name   string // "docker-linux"

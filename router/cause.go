@@ -11,6 +11,7 @@ const (
 	CauseApproval      Cause = "approval"       // Held: GitHub waits for an approval, or for others of its concurrency group
 	CauseLimit         Cause = "limit"          // Held: all places under its rule's limit are taken
 	CauseSiblings      Cause = "siblings"       // Held: others of its run are to run or end first, as GitHub may hand them out one after another
+	CauseVersion       Cause = "runner_version" // Held, or Retrying once: GitHub gives no jobs to its rule's runners, whose version is too old
 	CauseQueued        Cause = "queued"         // Queued: the router decides it next
 	CauseNomad         Cause = "nomad"          // Retrying: Nomad could not take its runner
 	CauseSilent        Cause = "silent"         // Retrying: Nomad accepts requests for runners and does not answer them

@@ -38,6 +38,12 @@ type FixError struct {
 func (e *FixError) Error() string { return fmt.Sprintf("%v: %s", e.Err, e.Fix) }
 func (e *FixError) Unwrap() error { return e.Err }
 
+// An OutdatedError is Store.Prepare's: GitHub gave the runners that the job's rule started
+// lately no jobs, as their version is too old.
+type OutdatedError struct{ Said string } // why the last of them got none
+
+func (e *OutdatedError) Error() string { return e.Said }
+
 // StoreFix returns what to do about an error of the store.
 func StoreFix(err error) string {
 	if fix, ok := errors.AsType[*FixError](err); ok {

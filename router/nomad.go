@@ -123,6 +123,7 @@ type NomadEvent struct {
 	Node  string    // its name, for NomadPlaced and after
 	End   NomadEnd  // of NomadEnded
 	Text  string    // for people: what failed, with which exit code; "" when there is nothing to add
+	Code  int       // the exit code of the task that failed; 0: none did, or Nomad does not say
 	Again bool      // of an allocation in the place of another, which was lost with its node or drained
 }
 

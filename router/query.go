@@ -40,7 +40,7 @@ var (
 )
 
 // Causes are all causes of jobs.
-var Causes = []Cause{CauseApproval, CauseLimit, CauseSiblings, CauseQueued, CauseNomad, CauseSilent, CauseRefused, CauseGitHub, CauseGitHubRefused, CauseGitHubLimit, CauseRunner, CauseDied,
+var Causes = []Cause{CauseApproval, CauseLimit, CauseSiblings, CauseVersion, CauseQueued, CauseNomad, CauseSilent, CauseRefused, CauseGitHub, CauseGitHubRefused, CauseGitHubLimit, CauseRunner, CauseDied,
 	CauseNoJob, CauseReplaced, CausePlacing, CauseNoNodeFree, CauseNoNodeFits, CauseOutOfService, CauseStarting, CauseRunning, CauseRunnerEnded}
 
 // A SyncReport says what the sync of a repository found. Its JSON form is a contract.

@@ -56,6 +56,11 @@ type Runner struct {
 	Unplaced  *Unplaced // why it has none; nil: nothing known, or it has one
 	EndedAt   time.Time // when its Nomad job was seen to have ended; zero: not yet
 	EndWords  string    // what Nomad said of how; "": nothing
+	ExitCode  int       // of its task, if that failed; 0: it did not, or that is not known
+
+	Rule    string        // the rule that it was started by; "": not known, as for one that was adopted
+	Rules   string        // which rules and jobspecs were in force then; opaque, "" likewise
+	Version RunnerVersion // as GitHub says; "": it has not been asked, or does not say
 }
 
 // OnGitHub reports whether a runner was configured, so that GitHub may know it and have

@@ -156,6 +156,7 @@ const (
 	CauseLostDelivery  Cause = "lost_delivery"  // GitHub lists deliveries that failed
 	CausePollLimit     Cause = "poll_limit"     // GitHub takes too few requests for all deliveries to be read
 	CausePollFails     Cause = "poll_fails"     // GitHub does not list the deliveries that are to be read
+	CauseVersionEnds   Cause = "version_ends"   // GitHub soon gives no jobs to runners of some versions, or no longer does
 	CauseNothingStarts Cause = "nothing_starts" // jobs come, and none starts
 	CauseClock         Cause = "clock"          // the clock of this replica is not that of the database
 	CauseNoLeader      Cause = "no_leader"      // no replica leads, or this one does not know

@@ -33,3 +33,25 @@ func (e VersionEnd) First() time.Time {
 	}
 	return e.Jobs
 }
+
+// A RuleVersion is a version that runners of a rule have.
+type RuleVersion struct {
+	Rule    string        `json:"rule"`
+	Rules   string        `json:"rules"` // as in Runner
+	Version RunnerVersion `json:"version"`
+	Target  Target        `json:"target"`         // where the last of them was registered
+	Seen    time.Time     `json:"seen"`           // when GitHub last said so of one
+	End     VersionEnd    `json:"end"`            // of GitHub's support for it
+	Asked   time.Time     `json:"asked,omitzero"` // when GitHub last answered; zero: not yet
+	Silent  bool          `json:"silent"`         // it did not say, as an Enterprise Server
+}
+
+// EndsSoon is how long before GitHub ends its support for a version that is a trouble.
+const EndsSoon = 14 * 24 * time.Hour
+
+// DaysLeft returns how many days GitHub supports the version for; negative: it no longer does.
+// It is false if there is no date.
+func (v RuleVersion) DaysLeft(now time.Time) (days float64, ok bool) {
+	end := v.End.First()
+	return end.Sub(now).Hours() / 24, !end.IsZero()
+}

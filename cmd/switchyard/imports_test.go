@@ -19,7 +19,7 @@ var mayImport = map[string][]string{
 
 	"switchyard/router":           {"rules"},
 	"switchyard/router/telemetry": {"router"},
-	"switchyard/router/decide":    {"router", "rules"},
+	"switchyard/router/decide":    {"jobspecs", "router", "rules"},
 	"switchyard/router/intake":    {"router", "router/telemetry"},
 	"switchyard/router/runners":   {"router", "router/decide", "router/intake", "router/telemetry", "rules"},
 	"switchyard/router/dispatch":  {"router", "router/decide", "router/intake", "router/runners", "router/telemetry", "rules"},

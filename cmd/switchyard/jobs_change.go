@@ -19,7 +19,8 @@ func jobsRetryCommand() *cobra.Command {
 		Short: "Decide a job again, or give it a new runner",
 		Long: `Retry has the running server decide a job again that was ignored, denied or
 unroutable, or that waits for a place under a limit or for its next attempt. A
-job whose runner has not claimed yet gets a new runner.
+job whose runner has not claimed yet gets a new runner. For one that waits for
+newer runners, all jobs of its rule that do so go on.
 
 Exit codes: 0, done; 1, the job's state does not allow it, with the reason;
 2, could not tell.`,

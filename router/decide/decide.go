@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/rules"
 )
@@ -77,6 +78,11 @@ func (d *Decider) Keep() {
 
 // Status returns which rules are in force. The result must not be changed.
 func (d *Decider) Status() router.RulesStatus { return d.live.Load().status }
+
+// Version returns what identifies the rules and jobspecs in force, with the built-in ones.
+func (d *Decider) Version() string {
+	return d.Status().Hash + " " + jobspecs.RunnerVersion
+}
 
 // Rules returns the rules in force.
 func (d *Decider) Rules() *rules.Set { return d.live.Load().set }

@@ -60,15 +60,22 @@ type Store interface {
 	HoldToAsk(ctx context.Context, jobID int64, now time.Time) (held bool, err error)
 
 	// Reconsider makes all jobs that wait for a place under a limit Queued and due at once,
-	// because the limits may have changed, and those for which there is a place among their
-	// siblings. It returns how many they were.
-	Reconsider(ctx context.Context, now time.Time) (int, error)
+	// because the limits may have changed, those for which there is a place among their
+	// siblings, and those of HoldOutdated whose rule may start runners by these rules and
+	// jobspecs. It returns how many they were.
+	Reconsider(ctx context.Context, rules string, now time.Time) (int, error)
 
 	// Prepare records a runner, and whether it brings its own registration, before Nomad is
 	// asked for it, and lets the holder of the token with this SHA-256 hash claim it. It may
 	// be called again with the same hash or another: all of them are valid until
-	// Dispatched. A job that is no longer Queued or Retrying, or not due, is ErrNotWaiting.
+	// Dispatched. A job that is no longer Queued or Retrying, or not due, is ErrNotWaiting. If
+	// two runners that the same rule started by the same rules and jobspecs, as r says, were
+	// Lost for CauseVersion, it is an *OutdatedError.
 	Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error
+
+	// HoldOutdated makes a job that is still Queued or Retrying Held, without a place under a
+	// limit, until Reconsider.
+	HoldOutdated(ctx context.Context, jobID int64, reason string, d *router.Decision, now time.Time) error
 
 	// Dispatched records that Nomad has the runner, whose token has this hash; the runner's
 	// other hashes become invalid. The job moves on from Queued or Retrying; if it has
@@ -350,13 +357,16 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 		}
 		return di.retry(ctx, j.ID, githubCause(err), later.At, reason, d)
 	}
-	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: own}
+	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version()}
 	token := di.tokens.take(r.ID)
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	err := di.Store.Prepare(storeCtx, r, token.Hash(), di.Now())
 	if errors.Is(err, router.ErrNotWaiting) {
 		return nil // it was cancelled, or another runner took it
+	}
+	if old, ok := errors.AsType[*router.OutdatedError](err); ok {
+		return di.holdOutdated(ctx, j, d, old)
 	}
 	if err != nil {
 		return fmt.Errorf("prepare runner %s: %w", r.ID, err)

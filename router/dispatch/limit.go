@@ -60,16 +60,16 @@ func (di *Dispatcher) askFirst(ctx context.Context, j router.Job) error {
 	return nil
 }
 
-// Relimit reconsiders the jobs that limits hold whenever limits may have changed: at the
-// start, after new rules, and every Sweep in case a change was missed. It runs until ctx
+// Relimit reconsiders the jobs that limits, or old runners, hold whenever the rules may have
+// changed: at the start, after new rules, and every Sweep in case a change was missed. It runs until ctx
 // ends.
 func (di *Dispatcher) Relimit(ctx context.Context) error {
 	tick := time.NewTicker(di.Sweep)
 	defer tick.Stop()
 	for {
-		n, err := di.Store.Reconsider(ctx, di.Now())
+		n, err := di.Store.Reconsider(ctx, di.Decider.Version(), di.Now())
 		if err != nil && ctx.Err() == nil {
-			di.Log.Warn("cannot reconsider the jobs that limits hold; it will be retried", "err", err, "again_at", di.Now().Add(di.Sweep))
+			di.Log.Warn("cannot reconsider the jobs that limits and old runners hold; it will be retried", "err", err, "again_at", di.Now().Add(di.Sweep))
 		}
 		if n > 0 {
 			di.Due.Give()

@@ -56,7 +56,7 @@ func TestARunnerAtWorkIsLeft(t *testing.T) {
 	for j, _ := s.Job(id); j.Status != "in_progress"; j, _ = s.Job(id) {
 		time.Sleep(time.Millisecond)
 	}
-	if r, err := c.Runner(t.Context(), target, "r1"); err != nil || !cmp.Equal(r, router.GitHubRunner{ID: cfg.GitHubID, Name: "r1", Online: true, Busy: true, Labels: []string{"x"}}) {
+	if r, err := c.Runner(t.Context(), target, "r1"); err != nil || !cmp.Equal(r, router.GitHubRunner{ID: cfg.GitHubID, Name: "r1", Online: true, Busy: true, Labels: []string{"x"}, Version: "2.336.0"}) {
 		t.Errorf("Runner = %+v, %v, want it online and busy", r, err)
 	}
 	if err := c.RemoveRunner(t.Context(), target, cfg.GitHubID); !errors.Is(err, router.ErrBusy) || !strings.Contains(fmt.Sprint(err), "still running a job") {

@@ -53,7 +53,7 @@ type Store interface {
 
 	// Troubles returns the jobs that something keeps from their runners, by cause, rule and
 	// repository, those with most jobs first; with them jobs that are Unroutable and were
-	// received at since or later, that wait for a place under a limit, or whose runner has
+	// received at since or later, that wait for a place under a limit or for newer runners, or whose runner has
 	// been online since before online. Of each cause, the first examples have the labels
 	// and the reason of their newest job.
 	Troubles(ctx context.Context, within router.Scope, online, since time.Time, examples int) ([]router.JobTrouble, error)
@@ -63,6 +63,9 @@ type Store interface {
 	LimitHolders(ctx context.Context) ([]router.LimitHolder, error)
 
 	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
+
+	// RunnerVersions returns which versions the runners of the rules have.
+	RunnerVersions(ctx context.Context) ([]router.RuleVersion, error)
 
 	// Received counts the jobs that were received from one time on and before another, and
 	// returns when the oldest of all was; zero: there is none.
@@ -113,6 +116,7 @@ type found struct {
 	counts   map[router.JobState]int
 	jobs     []router.JobTrouble
 	holders  []router.LimitHolder
+	versions []router.RuleVersion
 	others   []router.Trouble // that are not about single jobs
 	diskInfo router.Disk
 
@@ -259,6 +263,9 @@ func (f *found) ask(ctx context.Context, store Store) (err error) {
 		return failing("does not answer", err)
 	}
 	if f.holders, err = store.LimitHolders(ctx); err != nil {
+		return failing("does not answer", err)
+	}
+	if f.versions, err = store.RunnerVersions(ctx); err != nil {
 		return failing("does not answer", err)
 	}
 	return nil

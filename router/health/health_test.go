@@ -24,6 +24,7 @@ type fake struct {
 	err       error
 	jobs      []router.JobTrouble
 	holders   []router.LimitHolder
+	versions  []router.RuleVersion
 	open      []router.OpenJobs
 	received  func(at time.Time) int // in the hour that begins then
 	since     time.Time              // of the first job
@@ -42,6 +43,10 @@ func (f *fake) Disk() (router.Disk, error)     { return f.disk, nil }
 
 func (f *fake) Troubles(context.Context, router.Scope, time.Time, time.Time, int) ([]router.JobTrouble, error) {
 	return f.jobs, f.err
+}
+
+func (f *fake) RunnerVersions(context.Context) ([]router.RuleVersion, error) {
+	return f.versions, f.err
 }
 
 func (f *fake) LimitHolders(context.Context) ([]router.LimitHolder, error) { return f.holders, f.err }

@@ -33,6 +33,7 @@ var kinds = map[router.Cause]kind{
 	router.CauseOnline:        {"github", router.Warning, "runners are online, and GitHub gives them no job: the runner group keeps the repository out, or GitHub is ill", "check that the runner group allows the repository and its workflow; see githubstatus.com"},
 	router.CauseNoNodeFits:    {"jobs", router.Warning, "no node could ever serve some jobs", "ask for less, add a node that fits, or correct the rule or label"},
 	router.CauseOutOfService:  {"jobs", router.Warning, "the nodes that could run the runners are out of service", "bring them back: nomad node status; nomad node eligibility -enable NODE"},
+	router.CauseVersion:       {"jobs", router.Critical, "GitHub gives the runners of a rule no jobs, as their version is too old, so no more are started", "name a newer runner in the rule or its jobspec; if it was updated on the nodes, switchyard jobs retry ID for one of the jobs"},
 	router.CauseUnroutable:    {"jobs", router.Info, "jobs ask for what the rules do not serve", "correct runs-on, or add the label to the rules: the jobs are then decided again by themselves"},
 	router.CauseLimit:         {"jobs", router.Info, "jobs wait for a place, as their limit is reached", "wait, or raise the limit in the rules"},
 }
@@ -386,6 +387,8 @@ func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
 	for _, f := range answers.Failing() {
 		cause, what, do := of.calls, "", of.fix
 		switch {
+		case unneeded[f.Call]:
+			continue
 		case f.Status == 0:
 			what = of.name + " cannot be reached"
 		case f.Status == router.TimedOut:
@@ -430,6 +433,11 @@ var optional = map[string]bool{
 	"GET orgs/{name}/actions/variables/{variable}": true, "PATCH orgs/{name}/actions/variables/{variable}": true,
 }
 
+// unneeded are calls on which no job depends: without them, the end of a version is not told early.
+var unneeded = map[string]bool{
+	"GET repos/{owner}/{repo}/actions/runners/deprecations/{id}": true, "GET orgs/{name}/actions/runners/deprecations/{id}": true, "GET enterprises/{name}/actions/runners/deprecations/{id}": true,
+}
+
 // shared returns what is wrong with what all share, as the database shows it.
 func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 	since := func(at *time.Time, bad bool) time.Time {
@@ -458,6 +466,9 @@ func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 			Fix:  "check the webhook's recent deliveries on GitHub (Settings, Webhooks; or the App's page, Advanced), and that GitHub reaches --listen; with --github-intake poll, that the webhook is active",
 		})
 	}
+	if t := endingVersions(f.versions, f.at); t.What != "" {
+		all = append(all, t)
+	}
 	oldest := h.oldestWaiting(ctx)
 	last := h.config.Metrics.Worked.Last(telemetry.WorkedStart)
 	if last.Before(h.started) {
@@ -471,6 +482,46 @@ func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 		})
 	}
 	return all
+}
+
+// endingVersions returns the trouble of rules to whose runners GitHub soon gives no jobs, or no
+// longer does; zero: there are none.
+func endingVersions(list []router.RuleVersion, now time.Time) (t router.Trouble) {
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b router.RuleVersion) int { return a.End.First().Compare(b.End.First()) })
+	var said []string
+	for _, v := range list {
+		end := v.End.First()
+		if end.IsZero() || end.Sub(now) >= router.EndsSoon {
+			continue
+		}
+		if t.What == "" { // the first ends first
+			t = router.Trouble{
+				Cause: router.CauseVersionEnds, Severity: router.Warning, Since: end.Add(-router.EndsSoon),
+				What: "GitHub soon gives no more jobs to the runners of some rules, as their version is too old",
+				Fix:  "let the rule or its jobspec name a newer runner, or update it on the nodes",
+			}
+			if !now.Before(end) {
+				t.Severity, t.What = router.Critical, "GitHub gives no more jobs to the runners of some rules, as their version is too old"
+			}
+		}
+		if !slices.Contains(t.Rules, v.Rule) && len(t.Rules) < router.TroubleNames {
+			t.Rules = append(t.Rules, v.Rule)
+		}
+		when := "in less than a day"
+		switch days := int(end.Sub(now).Hours() / 24); {
+		case !now.Before(end):
+			when = "which is over"
+		case days > 0:
+			when = "in " + router.Count(days, "day")
+		}
+		said = append(said, fmt.Sprintf("rule %s: version %s until %s, %s", v.Rule, v.Version, end.Format(time.DateOnly), when))
+	}
+	if more := len(said) - router.TroubleNames; more > 0 {
+		said = append(said[:router.TroubleNames], fmt.Sprintf("and %d more", more))
+	}
+	t.Said = strings.Join(said, "; ")
+	return t
 }
 
 // oldestWaiting returns when the oldest job was received that waits for something other than

@@ -412,7 +412,9 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 			e.Kind, ok = router.NomadStarted, a.DesiredStatus == "run"
 		case "complete", "failed", "lost":
 			e.Kind, ok = router.NomadEnded, true
-			e.End, e.Text = a.end()
+			if e.End, e.Text = a.end(); e.End == router.EndFailed {
+				e.Code = a.exitCode()
+			}
 		case "unknown":
 			e.Kind, ok = router.NomadUnknown, true
 		}
@@ -473,6 +475,19 @@ var killedBy = map[string]string{
 	"alloc is being migrated":                  "its node is drained, or somebody stopped its allocation",
 	"alloc not needed due to job update":       "its Nomad job was stopped",
 	"alloc is being updated due to job update": "its Nomad job was registered again",
+}
+
+// exitCode returns the exit code of the task that failed last.
+func (a *allocation) exitCode() (code int) {
+	var last int64
+	for _, task := range a.TaskStates {
+		for _, e := range task.Events {
+			if n, err := strconv.Atoi(e.Details["exit_code"]); err == nil && task.Failed && e.Type == "Terminated" && e.Time >= last {
+				last, code = e.Time, n
+			}
+		}
+	}
+	return code
 }
 
 // lastWords returns Nomad's last event about the end of a task, of a failed one if there

@@ -29,6 +29,11 @@ type Store interface {
 
 	Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (bool, error)
 
+	// Resume lets a rule start runners although some of its earlier ones got no job because of
+	// their version: it makes the jobs that wait for that Queued, and returns how many they
+	// were.
+	Resume(ctx context.Context, rule, reason string, now time.Time) (int, error)
+
 	// Cancel ends a job as Denied that has no runner with a configuration from GitHub. It
 	// reports whether it did.
 	Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (bool, error)
@@ -48,8 +53,8 @@ type Operator struct {
 	Due     router.Hint // given when a job may be due
 }
 
-// RetryJob decides a job again, or gives it a new runner when its own has not claimed yet. It
-// fails with ErrNotFound or a *ConflictError.
+// RetryJob decides a job again, or gives it a new runner when its own has not claimed yet. For
+// a job that waits for newer runners, all jobs of its rule that do so are retried. It fails with ErrNotFound or a *ConflictError.
 func (o *Operator) RetryJob(ctx context.Context, id int64) error {
 	j, err := o.Store.Job(ctx, id)
 	if err != nil {
@@ -80,6 +85,9 @@ func (o *Operator) RetryJob(ctx context.Context, id int64) error {
 	if err := o.clear(ctx, j); err != nil {
 		return err
 	}
+	if j.State == router.Held && j.Cause == router.CauseVersion && j.Decision != nil {
+		return o.resume(ctx, j)
+	}
 	done, err := o.Store.Redecide(ctx, id, router.SourceOperator, router.Operator(ctx)+" asked to decide it again", o.Now())
 	switch {
 	case err != nil:
@@ -89,6 +97,20 @@ func (o *Operator) RetryJob(ctx context.Context, id int64) error {
 	case !done:
 		return conflict("job %d has changed in the meantime; try again", id)
 	}
+	o.Due.Give()
+	return nil
+}
+
+// resume lets the rule of a job, which waits for newer runners, start some again.
+func (o *Operator) resume(ctx context.Context, j router.Job) error {
+	n, err := o.Store.Resume(ctx, j.Decision.Rule, router.Operator(ctx)+" lets its rule start runners again", o.Now())
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return conflict("job %d has changed in the meantime; try again", j.ID)
+	}
+	o.Log.Info("an operator lets a rule start runners again", "who", router.Operator(ctx), "rule", j.Decision.Rule, "jobs", n)
 	o.Due.Give()
 	return nil
 }

@@ -464,6 +464,9 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 		if r.GitHubID != 0 || r.State == router.RunnerOnline {
 			cause = router.CauseDied
 		}
+		if cause == router.CauseDied && !r.Own && r.ExitCode == exitOutdated {
+			cause, why = router.CauseVersion, fmt.Sprintf("its runner %s ended with exit code %d, as GitHub no longer accepts the runner's version", r.ID, exitOutdated)
+		}
 		lost, err := c.r.Store.Lost(storeCtx, r.Runner, at, cause, why, c.r.Now())
 		if err != nil {
 			return fmt.Errorf("record lost runner %s: %w", r.ID, err)
@@ -562,6 +565,11 @@ func (c *reconciler) askRunner(ctx context.Context, r router.LiveRunner) error {
 		return nil // its job's delivery, or the recheck of that job, will say which
 	default:
 		if r.GitHubID = found.ID; r.Needed && j.Decision != nil {
+			if found.Version != "" {
+				if err := c.r.Versions.saw(ctx, router.Runner{ID: r.ID, Rule: j.Decision.Rule, Rules: r.Rules, Target: r.Target}, found.Version); err != nil {
+					return err
+				}
+			}
 			return c.giveUpIdle(ctx, r, j, found)
 		}
 	}
@@ -585,20 +593,27 @@ func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j rout
 	if err != nil {
 		return fmt.Errorf("read how many runners of job %d got no job: %w", j.ID, err)
 	}
-	why := fmt.Sprintf("GitHub gave its runner no job in %s, although the job is still queued: %s", rules.Duration(c.r.Idle), c.idleBecause(ctx, r.Runner, j, found))
+	cause, wait := router.CauseNoJob, min(firstIdleWait<<min(r.Failures, before, 10), longestIdleWait)
+	why := fmt.Sprintf("GitHub gave its runner no job in %s, although the job is still queued: ", rules.Duration(c.r.Idle))
+	if since, is := c.r.Versions.outdated(ctx, r.Target, found.Version); is && found.Online {
+		cause, wait = router.CauseVersion, 0
+		why += fmt.Sprintf("since %s it gives none to runners of version %s, such as %s", since.Format(time.RFC3339), found.Version, r.ID)
+	} else {
+		why += c.idleBecause(ctx, r.Runner, j, found)
+	}
 	defer c.r.giveUp(r.ID)()
 	if err := c.r.Unregister(ctx, r.Runner); err != nil {
 		return err
 	}
-	at := c.r.Now().Add(min(firstIdleWait<<min(r.Failures, before, 10), longestIdleWait))
+	at := c.r.Now().Add(wait)
 	storeCtx, cancel = context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	lost, err := c.r.Store.Lost(storeCtx, router.Runner{ID: r.ID}, at, router.CauseNoJob, why, c.r.Now())
+	lost, err := c.r.Store.Lost(storeCtx, router.Runner{ID: r.ID}, at, cause, why, c.r.Now())
 	if err != nil {
 		return fmt.Errorf("record runner %s, which got no job: %w", r.ID, err)
 	}
 	if lost {
-		c.r.Metrics.Retried(router.CauseRunner)
+		c.r.Metrics.Retried(cause)
 		c.r.warnOf(ctx, r.Runner, "github gives a runner no job although its own is queued; the job is retried later", "reason", why, "again_at", at)
 		c.r.Due.Give()
 	}

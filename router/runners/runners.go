@@ -119,7 +119,8 @@ type Runners struct {
 	Metrics  *telemetry.Metrics
 	Backoff  *router.Backoff
 	Now      func() time.Time
-	Due      router.Hint     // given when a job may be due
+	Due      router.Hint // given when a job may be due
+	Versions *Versions
 	Leftover *router.JobHint // received: jobs whose runners may be left over
 	Compare  router.TimeHint // received and given: when to compare with Nomad next
 

@@ -288,8 +288,9 @@ func (a *App) wire(c Config) {
 		Now: c.Now, Decode: c.Decode, Full: a.syncer.SyncHook,
 	}
 	a.sweeper.Polled = a.poller.Has
+	versions := runners.NewVersions(&runners.Versions{Store: c.Store, GitHub: c.GitHub, Decider: a.decider, Now: c.Now})
 	a.runners = runners.New(&runners.Runners{
-		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, First: a.first,
+		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, First: a.first, Versions: versions,
 		Log: a.log, Metrics: c.Metrics, Backoff: backoff, Now: c.Now, Due: due, Leftover: leftover, Compare: a.compare,
 		PublicURL: c.PublicURL, Tick: c.Tick, Sweep: c.Sweep, Idle: c.Idle, Doubt: c.Doubt,
 	})
@@ -331,6 +332,7 @@ func (a *App) wire(c Config) {
 		{c.Recheck / 10, a.intake.Recheck, "cannot ask github about jobs that nobody serves", nil},
 		{c.Recheck / 10, commits.CancelRuns, "cannot cancel runs that nothing can serve", nil},
 		{c.Feedback, commits.Update, "cannot update notices on commits", nil},
+		{versionsEvery, versions.Look, "cannot ask github for the versions of runners", nil},
 		{c.Sweep, strays.Remove, "cannot remove dead runners from github", nil},
 		{pruneEvery, history.prune, "cannot delete old history", nil},
 	}

@@ -38,8 +38,9 @@ rules:
 		c.Polls, c.Decode = []intake.Poll{{Hook: router.Hook{Kind: router.HookOrganization, ID: 1, Owner: "acme"}}}, webhook.Decode
 	})
 	w.Await(w.Queue("self-hosted", "linux"), in(router.Completed))
+	must(t, w.Store.SetRunnerVersions(t.Context(), []router.RuleVersion{{Rule: "linux", Version: "2.336.0", End: router.VersionEnd{Jobs: time.Now()}}}))
 	w.Queue("self-hosted") // only now, or the runner would take it
-	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_poll_pending{`, `switchyard_overflow_changes_total{`, `switchyard_overflow_variables{`)
+	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_poll_pending{`, `switchyard_overflow_changes_total{`, `switchyard_overflow_variables{`, `switchyard_runner_version_days_left{`)
 	names := map[string]map[string]bool{}
 	for s := range series(text) {
 		name, labels, _ := strings.Cut(s, "{")

@@ -10,6 +10,7 @@ import (
 
 const (
 	pruneEvery     = time.Hour
+	versionsEvery  = time.Minute
 	prunePause     = 50 * time.Millisecond // between two steps, so that deliveries are not delayed
 	leastKeep      = 3 * 24 * time.Hour    // GitHub may redeliver until then: https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/redelivering-webhooks (read 2026-11-24)
 	deliveriesKeep = 7 * 24 * time.Hour    // at most: they are kept to recognize repeated ones

@@ -23,6 +23,7 @@ type Store interface {
 	dispatch.Store
 	runners.Store
 	runners.StrayStore
+	runners.VersionStore
 	claim.Store
 	intake.Store
 	intake.SweepStore

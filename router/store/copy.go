@@ -36,7 +36,7 @@ var copiedTables = []copiedTable{
 	}, []string{"private", "fork"}},
 	{"runners", []string{"id"}, []string{
 		"id", "job_id", "try", "state", "name", "github_id", "nomad_job", "namespace", "region", "created_at", "updated_at", "reason", "state_at",
-		"fit", "target", "placed_at", "node", "unplaced", "ended_at", "own", "end_words", "cause", "cause_text", "ended_job",
+		"fit", "target", "placed_at", "node", "unplaced", "ended_at", "own", "end_words", "cause", "cause_text", "ended_job", "rule", "rules", "version", "exit_code",
 	}, []string{"own"}},
 	{"claims", []string{"token_hash"}, []string{"token_hash", "runner_id"}, nil},
 	{"deliveries", []string{"id"}, []string{"id", "job_id", "action", "received_at", "digest"}, nil},

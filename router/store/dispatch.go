@@ -75,12 +75,13 @@ const causeOfRunner = `coalesce((SELECT iif(r.state <> 'dispatched' OR r.placed_
 
 const (
 	insertRunnerSQL = `
-INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at, state_at, fit, own)
-VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5, ?5, ?6, ?7)
-ON CONFLICT (id) DO UPDATE SET own = runners.own OR excluded.own WHERE runners.state = 'dispatched'`
+INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at, state_at, fit, own, rule, rules)
+VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5, ?5, ?6, ?7, ?8, ?9)
+ON CONFLICT (id) DO UPDATE SET own = runners.own OR excluded.own, rule = excluded.rule, rules = excluded.rules WHERE runners.state = 'dispatched'`
 
-	// It changes nothing unless the job waits for this try.
-	prepareJobSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND try = ?3 AND state IN ('queued', 'retrying') AND due_at <= ?4`
+	// It changes nothing unless the job waits for this try, and its rule may start a runner.
+	prepareJobSQL = `
+UPDATE jobs SET fit = ?2 WHERE id = ?1 AND try = ?3 AND state IN ('queued', 'retrying') AND due_at <= ?4 AND ` + mayStart
 
 	insertClaimSQL = `
 INSERT INTO claims (token_hash, runner_id) VALUES (?, ?)
@@ -92,14 +93,14 @@ ON CONFLICT (token_hash) DO NOTHING`
 // job before it moved on.
 func (s *dispatchStore) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		waits, err := t.moveJob(r.JobID, prepareJobSQL, r.Fit, r.Try, millis(now))
+		waits, err := t.moveJob(r.JobID, prepareJobSQL, r.Fit, r.Try, millis(now), r.Rule, r.Rules)
 		if err == nil && !waits {
-			err = router.ErrNotWaiting
+			err = cmp.Or(mayNotStart(t, r), router.ErrNotWaiting)
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now), r.Fit, r.Own); err != nil {
+		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now), r.Fit, r.Own, r.Rule, r.Rules); err != nil {
 			return fmt.Errorf("add runner %s: %w", r.ID, err)
 		}
 		_, err = t.exec(insertClaimSQL, tokenHash[:], r.ID)

@@ -29,9 +29,11 @@
 //	queued, retrying                                                      held                         dispatch  holdForLimitSQL
 //	queued, retrying                                                      held                         dispatch  holdSiblingSQL
 //	queued                                                                held                         dispatch  holdToAskSQL
+//	queued, retrying                                                      held                         dispatch  holdOutdatedSQL
 //	queued                                                                retrying                     dispatch  retrySQL
 //	queued, retrying                                                      dispatched                   dispatch  dispatchedSQL
 //	held                                                                  queued                       dispatch  releaseAllSQL
+//	held                                                                  queued                       dispatch  releaseOutdatedSQL
 //	held                                                                  queued                       store     releaseSQL
 //	held                                                                  queued                       store     releaseKeySQL
 //	held                                                                  queued                       store     releaseSiblingsSQL
@@ -39,6 +41,7 @@
 //	queued, retrying, dispatched                                          held                         runners   holdIdleSQL
 //	queued, dispatched                                                    retrying                     runners   requeueSQL
 //	queued, retrying                                                      dispatched                   claim     jobBoundSQL
+//	held                                                                  queued                       operate   resumeSQL
 //	retrying, held, ignored, denied, unroutable                           queued                       operate   redecideSQL
 //	held, queued, retrying, dispatched, unroutable                        denied                       operate   cancelSQL
 //

@@ -19,7 +19,7 @@ const claimRefused = `cause = 'claim_refused'`
 // read, the job that it was started for, and the one that it runs.
 const liveSelect = `
 SELECT r.id, r.job_id, r.try, r.state, r.name, r.github_id, r.nomad_job, r.namespace, r.region,
-	r.state_at, r.created_at, r.fit, r.target, r.placed_at, r.ended_at, r.own, r.end_words, r.unplaced IS NOT NULL,
+	r.state_at, r.created_at, r.fit, r.target, r.placed_at, r.ended_at, r.own, r.end_words, r.exit_code, r.rule, r.rules, r.unplaced IS NOT NULL,
 	iif(r.` + claimRefused + `, r.cause_text, ''),
 	j.state, j.try = r.try AND j.state IN ('queued', 'retrying', 'dispatched'), j.failures,
 	coalesce(s.id, 0), coalesce(s.running_at, 0), coalesce(s.time_limit, 0)
@@ -30,7 +30,7 @@ func scanLive(rows *sql.Rows, r *router.LiveRunner) error {
 	var stateAt, created, placed, ended, since, limit int64
 	var target string
 	err := rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob, &r.NomadAt.Namespace, &r.NomadAt.Region,
-		&stateAt, &created, &r.Fit, &target, &placed, &ended, &r.Own, &r.EndWords, &r.Explained, &r.Refused,
+		&stateAt, &created, &r.Fit, &target, &placed, &ended, &r.Own, &r.EndWords, &r.ExitCode, &r.Rule, &r.Rules, &r.Explained, &r.Refused,
 		&r.JobState, &r.Needed, &r.Failures, &r.Serves, &since, &limit)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ UPDATE runners SET updated_at = ?2, cause = '',
 WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 RETURNING job_id, try, own`
 
 	// Nomad may restart a runner that brings its own registration, as its jobspec says.
-	startsAnewSQL = `UPDATE runners SET ended_at = 0, end_words = '', updated_at = ?3 WHERE id = ?1 AND own AND ended_at <> 0 AND ended_at < ?2`
+	startsAnewSQL = `UPDATE runners SET ended_at = 0, end_words = '', exit_code = 0, updated_at = ?3 WHERE id = ?1 AND own AND ended_at <> 0 AND ended_at < ?2`
 
 	// A busy runner without a running job in the database has finished its job.
 	runnerEndedSQL = `
@@ -91,12 +91,12 @@ UPDATE runners AS r SET ended_at = ?2, updated_at = ?3,
 		SELECT 1 FROM jobs s, jobs j WHERE s.state = 'running' AND s.runner_name = r.name AND j.id = r.job_id AND ` + mayServe + `), 'finished', state),
 	cause = iif(?4 = '' OR state IN ('finished', 'lost', 'stopped') OR ` + claimRefused + `, cause, ''),
 	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped') OR ` + claimRefused + `, reason || '; then ' || ?4, ?4)),
-	end_words = ?5
+	end_words = ?5, exit_code = ?6
 WHERE id = ?1 AND ended_at = 0`
 
 	// The end may be known already, but not how it came.
 	endWordsSQL = `
-UPDATE runners SET end_words = ?2, updated_at = ?3, reason = reason || '; its Nomad job ended: ' || ?2
+UPDATE runners SET end_words = ?2, exit_code = ?4, updated_at = ?3, reason = reason || '; its Nomad job ended: ' || ?2
 WHERE id = ?1 AND ended_at <> 0 AND end_words = '' AND ?2 <> ''`
 
 	// The job that waits for a runner says at once that it has ended.
@@ -241,10 +241,10 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 				return err
 			}
 		}
-		if _, err := t.exec(runnerEndedSQL, id, at, millis(now), words("its Nomad job ended", e.Text), e.Text); err != nil {
+		if _, err := t.exec(runnerEndedSQL, id, at, millis(now), words("its Nomad job ended", e.Text), e.Text, e.Code); err != nil {
 			return err
 		}
-		if _, err := t.exec(endWordsSQL, id, e.Text, millis(now)); err != nil {
+		if _, err := t.exec(endWordsSQL, id, e.Text, millis(now), e.Code); err != nil {
 			return err
 		}
 		if e.End != "" && e.End != router.EndComplete { // that it ended by itself says nothing of its job
@@ -289,7 +289,7 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		said := "its Nomad job was " + cmp.Or(e.Text, "stopped")
 		switch {
 		case placedAt == 0:
-			_, err = t.exec(runnerEndedSQL, id, at, millis(now), said, e.Text)
+			_, err = t.exec(runnerEndedSQL, id, at, millis(now), said, e.Text, 0)
 		case state == router.RunnerDispatched:
 			_, err = t.exec(runnerReasonSQL, id, said, millis(now))
 		}
@@ -433,7 +433,7 @@ func (s *runnerStore) RecordUnevaluated(ctx context.Context, runnerIDs []string,
 func (s *runnerStore) Ended(ctx context.Context, runnerIDs []string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
-			if _, err := t.exec(runnerEndedSQL, id, millis(now), millis(now), "", ""); err != nil {
+			if _, err := t.exec(runnerEndedSQL, id, millis(now), millis(now), "", "", 0); err != nil {
 				return fmt.Errorf("record that runner %s ended: %w", id, err)
 			}
 		}

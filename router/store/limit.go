@@ -100,13 +100,17 @@ func saysLimit(d *router.Decision) string {
 }
 
 // Reconsider implements dispatch.Store.
-func (s *dispatchStore) Reconsider(ctx context.Context, now time.Time) (n int, err error) {
+func (s *dispatchStore) Reconsider(ctx context.Context, rules string, now time.Time) (n int, err error) {
 	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int, error) {
 		n, err := t.exec(releaseAllSQL, millis(now))
 		if err != nil {
 			return 0, err
 		}
 		siblings, err := reconsiderSiblings(t, now)
-		return int(n + siblings), err
+		if err != nil {
+			return 0, err
+		}
+		outdated, err := t.exec(releaseOutdatedSQL, rules, millis(now))
+		return int(n + siblings + outdated), err
 	})
 }

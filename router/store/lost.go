@@ -146,9 +146,9 @@ const (
 SELECT ` + jobColumns + ` FROM jobs WHERE id IN (
 	SELECT id FROM jobs
 	WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running') AND (
-		((state IN ('queued', 'retrying', 'dispatched') OR state = 'held' AND limit_key <> '')
+		((state IN ('queued', 'retrying', 'dispatched') OR state = 'held' AND (limit_key <> '' OR cause = 'runner_version'))
 			AND ?1 - max(asked_at, received_at) >= min(max(?2, (asked_at - received_at) / 2), 36 * ?2))
-		OR (state = 'held' AND limit_key = ''
+		OR (state = 'held' AND limit_key = '' AND cause <> 'runner_version'
 			AND ?1 - max(asked_at, updated_at) >= min(max(?2 / 10, (asked_at - updated_at) / 2), 36 * ?2))
 		OR (state = 'running'
 			AND ?1 - max(asked_at, running_at) >= min(max(6 * ?2, (asked_at - running_at) / 2), 36 * ?2)))

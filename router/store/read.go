@@ -50,14 +50,14 @@ func scanJobAnd(rows *sql.Rows, j *router.Job, besides ...any) error {
 }
 
 const runnerColumns = `id, job_id, try, state, name, github_id, nomad_job, namespace, region,
-	reason, state_at, created_at, fit, target, placed_at, node, unplaced, ended_at, own, end_words`
+	reason, state_at, created_at, fit, target, placed_at, node, unplaced, ended_at, own, end_words, version`
 
 func scanRunner(rows *sql.Rows, r *router.Runner) error {
 	var stateAt, created, placed, ended int64
 	var target string
 	var unplaced sql.NullString
 	err := rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob, &r.NomadAt.Namespace, &r.NomadAt.Region,
-		&r.Reason, &stateAt, &created, &r.Fit, &target, &placed, &r.Node, &unplaced, &ended, &r.Own, &r.EndWords)
+		&r.Reason, &stateAt, &created, &r.Fit, &target, &placed, &r.Node, &unplaced, &ended, &r.Own, &r.EndWords, &r.Version)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ WHERE id = ?1 AND queued_at <= ?3
 	receiveQueuedSQL = insertJobSQL + `UPDATE
 	SET state = excluded.state, cause = excluded.cause, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at,
 		queued_at = excluded.queued_at, try = jobs.try + iif(` + tryIsTaken + `, 1, 0)
-	WHERE jobs.state = 'held' AND jobs.limit_key = ''`
+	WHERE jobs.state = 'held' AND jobs.limit_key = '' AND jobs.cause <> 'runner_version'`
 
 	// GitHub may hold jobs of a run back until another ends, as max-parallel does, and calls
 	// them queued all the same: then the next of them need not wait for its next runner.

@@ -187,7 +187,7 @@ func TestWhetherItCanBeWrittenIsWrittenRarely(t *testing.T) {
 		if marked() != first {
 			t.Error("it is tried although something was written")
 		}
-		_, err := s.Reconsider(t.Context(), time.Now()) // of no job
+		_, err := s.Reconsider(t.Context(), "", time.Now()) // of no job
 		must(t, err)
 		must(t, s.RecordUnplaced(t.Context(), []string{"nobody"}, router.Unplaced{}, time.Now()))
 		time.Sleep(time.Minute)

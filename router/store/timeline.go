@@ -43,9 +43,11 @@ func (r reads) Changes(ctx context.Context, after int64, limit int) ([]router.Ch
 	}, changesSQL, after, limit)
 }
 
+const markSQL = `SELECT value FROM marks WHERE name = ?`
+
 // Mark implements runners.Store.
 func (s *Store) Mark(ctx context.Context, name string) (value string, err error) {
-	err = s.querier(ctx)(into(&value), `SELECT value FROM marks WHERE name = ?`, name)
+	err = s.querier(ctx)(into(&value), markSQL, name)
 	if err != nil {
 		return "", fmt.Errorf("read mark %s: %w", name, err)
 	}

@@ -32,8 +32,8 @@ UNION ALL
 	SELECT 'unroutable', '', j.host, j.owner, j.repo, j.updated_at, j.id
 	FROM jobs j INDEXED BY jobs_state WHERE j.state = 'unroutable' AND j.received_at >= ?2
 UNION ALL
-	SELECT 'limit', ` + ruleSQL + `, j.host, j.owner, j.repo, j.updated_at, j.id
-	FROM jobs j INDEXED BY jobs_state WHERE j.state = 'held' AND j.cause = 'limit'
+	SELECT j.cause, ` + ruleSQL + `, j.host, j.owner, j.repo, j.updated_at, j.id
+	FROM jobs j INDEXED BY jobs_state WHERE j.state = 'held' AND j.cause IN ('limit', 'runner_version')
 ) AS j WHERE `
 
 	troublesGroups = ` GROUP BY 1, 2, 3, 4, 5 ORDER BY count(*) DESC, max(id) DESC`

@@ -86,7 +86,7 @@ func NewMetrics() *Metrics {
 	for _, refused := range []router.JobState{router.Denied, router.Unroutable, router.Ignored} {
 		m.overruled.WithLabelValues(string(refused))
 	}
-	for _, cause := range []router.Cause{router.CauseNomad, router.CauseGitHub, router.CauseGitHubLimit, router.CauseRunner} {
+	for _, cause := range []router.Cause{router.CauseNomad, router.CauseGitHub, router.CauseGitHubLimit, router.CauseRunner, router.CauseVersion} {
 		m.retries.WithLabelValues(string(cause))
 	}
 	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.overflows, m.registered, m.placed, m.claimed, m.running, m.commits, m.changes,
@@ -205,6 +205,7 @@ func buildInfo() prometheus.Collector {
 type Counter interface {
 	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
 	LiveRunners(ctx context.Context) (map[router.RunnerState]int, error)
+	RunnerVersions(ctx context.Context) ([]router.RuleVersion, error)
 	Size() (main, wal int64, err error)
 
 	// Pools returns the connections that read, by who asks.
@@ -233,6 +234,7 @@ var (
 	jobsOldest     = prometheus.NewDesc("switchyard_jobs_waiting_oldest_timestamp_seconds", "When the oldest of them was received.", []string{"rule", "reason"}, nil)
 	jobsRunning    = prometheus.NewDesc("switchyard_jobs_running", "Jobs that run, by rule.", []string{"rule"}, nil)
 	runnersLive    = prometheus.NewDesc("switchyard_runners", "Runners that may be alive on Nomad, by state.", []string{"state"}, nil)
+	versionDays    = prometheus.NewDesc("switchyard_runner_version_days_left", "Days for which GitHub supports a version that runners of a rule have; negative: it no longer does. Without a date there is none.", []string{"rule", "version"}, nil)
 	databaseBytes  = prometheus.NewDesc("switchyard_database_bytes", "Size of the database's file (main) and of its write-ahead log (wal).", []string{"file"}, nil)
 	databaseConns  = prometheus.NewDesc("switchyard_database_connections", "Connections to the database that read, by who asks and what they do.", []string{"pool", "state"}, nil)
 	databaseWaits  = prometheus.NewDesc("switchyard_database_connection_waits_total", "Times that a question waited for one of them.", []string{"pool"}, nil)
@@ -241,7 +243,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (b *databaseMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, runnersLive, databaseBytes} {
+	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, runnersLive, versionDays, databaseBytes} {
 		ch <- d
 	}
 }
@@ -310,6 +312,22 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 	} else {
 		for _, state := range router.RunnerStates {
 			gauge(runnersLive, float64(counts[state]), string(state))
+		}
+	}
+	if versions, err := b.store.RunnerVersions(ctx); err != nil {
+		missing(versionDays, err)
+	} else {
+		days := map[[2]string]float64{} // of several GitHubs, the fewest
+		for _, v := range versions {
+			of := [2]string{v.Rule, string(v.Version)}
+			if left, ok := v.DaysLeft(time.Now()); ok {
+				if least, other := days[of]; !other || left < least {
+					days[of] = left
+				}
+			}
+		}
+		for of, left := range days {
+			gauge(versionDays, left, of[0], of[1])
 		}
 	}
 	if main, wal, err := b.store.Size(); err != nil {

@@ -43,7 +43,10 @@ type counter struct{}
 
 func (counter) OpenJobs(context.Context, router.Scope) ([]router.OpenJobs, error) { return nil, nil }
 func (counter) LiveRunners(context.Context) (map[router.RunnerState]int, error)   { return nil, nil }
-func (counter) Size() (main, wal int64, err error)                                { return 3, 4, nil }
+func (counter) RunnerVersions(context.Context) ([]router.RuleVersion, error) {
+	return nil, nil
+}
+func (counter) Size() (main, wal int64, err error) { return 3, 4, nil }
 func (counter) Pools() map[string]sql.DBStats {
 	return map[string]sql.DBStats{"operators": {InUse: 1, Idle: 2, WaitCount: 5, WaitDuration: 1500 * time.Millisecond}}
 }

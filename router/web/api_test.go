@@ -353,7 +353,7 @@ func TestWhatIsAskedWrongIsSaid(t *testing.T) {
 		detail       string
 	}{
 		{"GET", "/jobs?state=lost", 400, `state "lost": want one of held, queued, retrying, dispatched, running, completed, ignored, denied, unroutable`},
-		{"GET", "/jobs?cause=bad_luck", 400, `cause "bad_luck": want one of approval, limit, siblings, queued, nomad, `},
+		{"GET", "/jobs?cause=bad_luck", 400, `cause "bad_luck": want one of approval, limit, siblings, runner_version, queued, nomad, `},
 		{"GET", "/jobs?stat=held", 400, `unknown parameter "stat": want state, cause, owner, `},
 		{"GET", "/jobs?limit=501", 400, `limit "501": want a number from 1 to 500`},
 		{"GET", "/jobs?limit=1&limit=2", 400, `limit is given twice`},

@@ -21,6 +21,7 @@ const (
 	maxMatrix    = 90_000 // bytes of the matrix
 	maxNodes     = 60
 	maxDevices   = 3   // models of a node
+	maxVersions  = 60  // of the runners of rules
 	maxLeftOut   = 10  // rules that are named as not shown
 	maxName      = 48  // characters
 	maxWhyLength = 120 // characters
@@ -41,6 +42,38 @@ type fleetView struct {
 	LeftOut    []string // rules for which no job was found
 	Found      []nodeView
 	MoreNodes  int
+
+	Versions     []runnerVersionView // of the runners
+	MoreVersions int
+}
+
+// A runnerVersionView is a version that runners of a rule have.
+type runnerVersionView struct {
+	router.RuleVersion
+	Ends string // how long GitHub supports it
+	Bad  bool   // it no longer does, or soon will not
+}
+
+// versionsOf makes what is shown of the runners' versions.
+func versionsOf(list []router.RuleVersion, now time.Time) (views []runnerVersionView) {
+	for _, one := range list {
+		v := runnerVersionView{RuleVersion: one, Ends: "GitHub does not say"}
+		days, dated := one.DaysLeft(now)
+		end := one.End.First().UTC().Format(time.DateOnly)
+		switch {
+		case !dated && one.Asked.IsZero():
+			v.Ends = "not asked yet"
+		case !dated && !one.Silent:
+			v.Ends = "no date yet"
+		case !dated:
+		case days < 0:
+			v.Ends, v.Bad = "ended on "+end, true
+		default:
+			v.Ends, v.Bad = fmt.Sprintf("until %s, %s", end, router.Count(int(days), "day")), days < router.EndsSoon.Hours()/24
+		}
+		views = append(views, v)
+	}
+	return views
 }
 
 // A usedView is how much of something is used.
@@ -86,6 +119,14 @@ func (s *console) fleetPage(req *http.Request) (any, error) {
 	var err error
 	if v.Fleet, err = s.api.Fleet(req.Context()); err != nil {
 		return nil, err
+	}
+	versions, err := s.api.Database.RunnerVersions(req.Context())
+	if err != nil {
+		return nil, err
+	}
+	v.Versions = versionsOf(versions, s.config.Now())
+	if v.MoreVersions = len(v.Versions) - maxVersions; v.MoreVersions > 0 {
+		v.Versions = v.Versions[:maxVersions]
 	}
 	_, list, _ := s.api.RulesInfo()
 	if v.Reading != nil && len(v.Rules) == 0 {

@@ -10,6 +10,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 )
 
 // nodes are a cluster with a fleet of its own.
@@ -125,5 +126,38 @@ func TestTheFleetPageSaysHowFarItIs(t *testing.T) {
 	n.fleet.Rules = []router.RuleFleet{{Rule: "linux"}}
 	if page := s.get("/fleet", http.StatusOK); strings.Contains(page, "being read") || strings.Contains(page, reloads) {
 		t.Errorf("an answer of a second ago is called old: %s", page)
+	}
+}
+
+// A versioned is a database that knows the versions of the runners.
+type versioned struct {
+	api.Database
+	list []router.RuleVersion
+}
+
+func (v versioned) RunnerVersions(context.Context) ([]router.RuleVersion, error) { return v.list, nil }
+
+func TestTheFleetShowsTheVersionsOfTheRunners(t *testing.T) {
+	now := time.Now()
+	day := 24 * time.Hour
+	end := func(in time.Duration) router.VersionEnd { return router.VersionEnd{Jobs: now.Add(in + time.Hour)} }
+	list := []router.RuleVersion{
+		{Rule: "linux", Version: "2.336.0", Seen: now, Asked: now},
+		{Rule: "gpu", Version: "2.335.1", Seen: now, Asked: now, End: end(40 * day)},
+		{Rule: "mac", Version: "2.334.0", Seen: now, Asked: now, End: end(3 * day)},
+		{Rule: "win", Version: "2.320.0", Seen: now, Asked: now, End: end(-day)},
+		{Rule: "ghes", Version: "2.319.0", Seen: now, Asked: now, Silent: true},
+		{Rule: "new", Version: "2.336.0", Seen: now},
+	}
+	s := serve(t, func(c *web.Config) {
+		c.Cluster, c.App, c.Database = &nodes{fleet: router.Fleet{At: &now}}, ruled{&app{}, parse(t, catalogue)}, versioned{c.Database, list}
+	})
+	wants(t, s.get("/fleet", http.StatusOK),
+		"Versions of the runners", ">linux</td>", "2.336.0", ">no date yet<", "until "+now.Add(40*day+time.Hour).UTC().Format(time.DateOnly)+", 40 days<",
+		`<strong class="is-failure">until `+now.Add(3*day+time.Hour).UTC().Format(time.DateOnly)+", 3 days</strong>",
+		`<strong class="is-failure">ended on `, ">GitHub does not say<", ">not asked yet<",
+	)
+	if page := serve(t, func(c *web.Config) { c.Cluster = &nodes{fleet: router.Fleet{At: &now}} }).get("/fleet", http.StatusOK); strings.Contains(page, "Versions of the runners") {
+		t.Error("no versions are known, and the fleet has a table of them")
 	}
 }

@@ -125,6 +125,7 @@ var waits = []struct {
 	{router.CauseRunner, "the runner was lost; another comes", router.Retrying},
 	{router.CauseReplaced, "the runner was stopped, serves another job, or makes room for a fallback; another comes", router.Retrying},
 	{router.CauseNoNodeFree, "the nodes that could run the runner are full", router.Dispatched},
+	{router.CauseVersion, "a newer runner: GitHub gives the runners of their rule no jobs, as their version is too old", router.Held},
 	{router.CauseLimit, "their rule's limit: a place is free when another job ends", router.Held},
 	{router.CauseSiblings, "others of their run: GitHub may hand these out one after another (max-parallel)", router.Held},
 	{router.CauseApproval, "GitHub does not let them start yet: an approval, or their concurrency group", router.Held},
@@ -402,7 +403,10 @@ func next(j router.Job, r *router.Runner, now time.Time) string {
 	}
 	switch j.State {
 	case router.Held:
-		if j.Decision == nil {
+		switch {
+		case j.Cause == router.CauseVersion:
+			return "it gets a runner when the rules or jobspecs change, or when it is retried"
+		case j.Decision == nil:
 			return "GitHub says when it may start"
 		}
 		return "it gets a place when another job of its rule ends"

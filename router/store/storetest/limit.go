@@ -125,7 +125,7 @@ var limitTests = []test{
 		for id := range int64(3) {
 			f.admit(id+2, limited(1, "k"))
 		}
-		n, err := f.Reconsider(f.ctx(), T0)
+		n, err := f.Reconsider(f.ctx(), "", T0)
 		f.must(err)
 		if n != 3 {
 			t.Errorf("Reconsider = %d, want 3", n)

@@ -221,7 +221,7 @@ var siblingTests = []test{
 		f.idles(3, T0)
 		reconsidered := func(at time.Duration, want int) {
 			t.Helper()
-			n, err := f.Reconsider(f.ctx(), T0.Add(at))
+			n, err := f.Reconsider(f.ctx(), "", T0.Add(at))
 			if f.must(err); n != want {
 				t.Errorf("after %v, %d jobs go on; want %d", at, n, want)
 			}

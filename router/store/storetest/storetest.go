@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"claims", claimTests},
 		{"runners", runnerTests},
 		{"causes", causeTests},
+		{"versions of runners", versionTests},
 		{"lists", listTests},
 		{"timelines", timelineTests},
 		{"lost deliveries", lostTests},

@@ -103,6 +103,9 @@ type Database interface {
 	Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error)
 
 	usage.Database
+
+	// RunnerVersions returns which versions the runners of the rules have, by rule and version.
+	RunnerVersions(ctx context.Context) ([]router.RuleVersion, error)
 }
 
 const (

@@ -242,6 +242,10 @@ func (b inTurn) Oldest(ctx context.Context, within router.Scope, limit int) ([]r
 	return ask(ctx, b, func(ctx context.Context) ([]router.Job, error) { return b.database.Oldest(ctx, within, limit) })
 }
 
+func (b inTurn) RunnerVersions(ctx context.Context) ([]router.RuleVersion, error) {
+	return ask(ctx, b, b.database.RunnerVersions)
+}
+
 // Starts and Demand read the jobs of a day and of a week. Their callers keep the
 // results, so they run one after the other for as long as their context allows.
 func (b inTurn) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {
