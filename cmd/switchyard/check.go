@@ -19,6 +19,7 @@ import (
 	"switchyard/router/nomad"
 	"switchyard/router/nomad/capacity"
 	"switchyard/router/rulebook"
+	"switchyard/router/telemetry"
 	"switchyard/rules"
 )
 
@@ -45,7 +46,7 @@ rules/README.md lists the codes.
 With --live it also asks the cluster at NOMAD_ADDR whether what the rules name
 exists, and whether today's nodes could serve each route. With a login to GitHub
 and a --history it asks GitHub whether the runner groups exist, and allow the
-repositories of the recorded jobs.
+repositories of the recorded jobs, and how long it supports the runners' versions.
 
 Exit codes: 0, no fault; 1, faults (with --strict, warnings count as faults);
 2, could not tell.`,
@@ -89,7 +90,7 @@ func (f *checkFlags) check(ctx context.Context, stdin io.Reader, stdout, stderr 
 		return errors.New("--history is for --live: it says which repositories GitHub is asked about")
 	}
 	for _, code := range f.accept {
-		if known := append(append(rules.Warnings(), capacity.Warnings()...), groupRefuses); !slices.Contains(known, code) {
+		if known := append(append(rules.Warnings(), capacity.Warnings()...), groupRefuses, runnerTooOld); !slices.Contains(known, code) {
 			return fmt.Errorf("--accept %s: no such warning; want any of %s", code, strings.Join(known, ", "))
 		}
 	}
@@ -108,10 +109,13 @@ func (f *checkFlags) check(ctx context.Context, stdin io.Reader, stdout, stderr 
 		if found, err = rulebook.Lint(within, set, specs); err != nil {
 			return err
 		}
+		if said := saysOldBuild(telemetry.ThisBuild().Date, time.Now(), set, specs); said != "" {
+			fmt.Fprintf(stderr, "warning: %s\n", said)
+		}
 		if within.Err() != nil {
 			unasked = fmt.Errorf("check %s completely: %w", path, context.Cause(within))
 		} else if f.live {
-			said, refused := f.checkGroups(ctx, stdin, stderr, set)
+			said, refused := f.checkGitHub(ctx, stdin, stderr, set, specs)
 			found = append(found, said...)
 			said, unasked = survey(ctx, stderr, set, specs)
 			found = append(found, said...)

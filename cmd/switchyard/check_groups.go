@@ -11,9 +11,11 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
+	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/router/telemetry"
 	"switchyard/rules"
@@ -56,18 +58,19 @@ type groupOf struct {
 	group rules.RunnerGroup
 }
 
-// groupUses returns the runner groups in which the rules register the runners of recorded
-// jobs, once for each repository, as the last of its jobs has that. Runners of a repository,
-// and those that bring their own registration, are left out.
-func groupUses(set *rules.Set, history iter.Seq2[rules.Record, error]) ([]groupUse, error) {
+// usesOf returns the runner groups in which the rules register the runners of recorded jobs,
+// once for each repository, as the last of its jobs has that, and the versions of the runner
+// that their images name. Runners of a repository have no group. Those that bring their own
+// registration are left out.
+func usesOf(set *rules.Set, specs *jobspecs.Set, history iter.Seq2[rules.Record, error]) (groups []groupUse, versions []versionUse, err error) {
 	type key struct {
 		groupOf
 		repo string
 	}
-	uses := map[key]groupUse{}
+	uses, named := map[key]groupUse{}, map[versionUse]bool{}
 	for job, err := range history {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		d := set.Decide(job.Facts, false)
 		if d.Outcome != rules.Routed {
@@ -80,22 +83,31 @@ func groupUses(set *rules.Set, history iter.Seq2[rules.Record, error]) ([]groupU
 			}
 		}
 		for _, p := range placements {
-			if p.Dispatch == "" && p.Runner.Scope != "repository" && p.Runner.Registration != "own" {
+			if p.Dispatch != "" || p.Runner.Registration == "own" {
+				continue
+			}
+			if version := namedVersion(p, specs); version != "" {
+				named[versionUse{d.Rule, router.TargetOf(job.Repo, p.Runner), version}] = true
+			}
+			if p.Runner.Scope != "repository" {
 				of := groupOf{d.Rule, router.TargetOf(job.Repo, p.Runner), p.Runner.Group}
 				uses[key{of, strings.ToLower(job.Repo.Owner + "/" + job.Repo.Name)}] = groupUse{of, job.Repo}
 			}
 		}
 	}
+	versions = slices.SortedFunc(maps.Keys(named), func(a, b versionUse) int {
+		return cmp.Or(cmp.Compare(a.rule, b.rule), cmp.Compare(fmt.Sprint(a.at), fmt.Sprint(b.at)), cmp.Compare(a.version, b.version))
+	})
 	return slices.SortedFunc(maps.Values(uses), func(a, b groupUse) int {
 		return cmp.Or(cmp.Compare(a.rule, b.rule), cmp.Compare(fmt.Sprint(a.at), fmt.Sprint(b.at)), cmp.Compare(a.group, b.group),
 			cmp.Compare(a.repo.Owner, b.repo.Owner), cmp.Compare(a.repo.Name, b.repo.Name))
-	}), nil
+	}), versions, nil
 }
 
-// checkGroups asks GitHub whether the runner groups of the rules exist, and allow the
-// repositories of the history. When there is no login, or nothing to ask about, it says so on
+// checkGitHub asks GitHub whether the runner groups of the rules exist, and allow the
+// repositories of the history, and how long it supports the runner's versions. When there is no login, or nothing to ask about, it says so on
 // stderr. Its error says what GitHub did not answer.
-func (f *checkFlags) checkGroups(ctx context.Context, stdin io.Reader, stderr io.Writer, set *rules.Set) (found rules.Diagnostics, err error) {
+func (f *checkFlags) checkGitHub(ctx context.Context, stdin io.Reader, stderr io.Writer, set *rules.Set, specs *jobspecs.Set) (found rules.Diagnostics, err error) {
 	switch {
 	case !f.login.hasLogin() && f.history == "":
 		return nil, nil
@@ -111,10 +123,15 @@ func (f *checkFlags) checkGroups(ctx context.Context, stdin io.Reader, stderr io
 	if err != nil {
 		return nil, err
 	}
-	uses, err := groupUses(set, readHistory(ctx, f.history, stdin))
+	uses, versions, err := usesOf(set, specs, readHistory(ctx, f.history, stdin))
 	if err != nil {
 		return nil, err
 	}
+	recorded, err := recordedVersions(ctx, f.history)
+	if err != nil {
+		return nil, err
+	}
+	found, err = checkVersions(ctx, client, set, append(versions, recorded...), time.Now())
 	if more := len(uses) - maxGroupQuestions; more > 0 {
 		fmt.Fprintf(stderr, "warning: GitHub was asked about the first %d uses of runner groups, and not about %d more\n", maxGroupQuestions, more)
 		uses = uses[:maxGroupQuestions]
@@ -124,7 +141,7 @@ func (f *checkFlags) checkGroups(ctx context.Context, stdin io.Reader, stderr io
 		repos            []string // others of which the same is true
 	}
 	var findings []*finding
-	var errs []error
+	errs := []error{err}
 	said, failed, elsewhere := map[groupOf]*finding{}, map[router.Target]bool{}, map[string]bool{}
 	for _, use := range uses {
 		if host := use.at.Host; host != "" && host != client.Host() {

@@ -91,8 +91,8 @@ func TestCheckAsksGitHubAboutRunnerGroups(t *testing.T) {
 	}
 	code, said := c.live()
 	want("all groups are open", code, exitYes, said, "no faults, 3 rules", "!group")
-	if n := c.github.Traffic().Requests; n != 4 {
-		t.Errorf("GitHub was asked %d times, want once for each group and repository", n)
+	if n := c.github.Traffic().Requests; n != 4+1 {
+		t.Errorf("GitHub was asked %d times, want once for each group and repository, and for the version", n)
 	}
 
 	c.github.SetGroup(7, githubsim.Group{Name: "gpu-runners", Selected: []string{"acme/api"}})

@@ -109,7 +109,7 @@ func readHistory(ctx context.Context, name string, stdin io.Reader) iter.Seq2[ru
 			rulebook.Records(ctx, stdinName, stdin)(yield)
 			return
 		}
-		if store.IsPostgres(name) {
+		if isDatabase(name) {
 			readDatabase(ctx, name, yield)
 			return
 		}
@@ -119,13 +119,27 @@ func readHistory(ctx context.Context, name string, stdin io.Reader) iter.Seq2[ru
 			return
 		}
 		defer f.Close()
-		in := bufio.NewReader(f)
-		if magic, _ := in.Peek(len(sqliteMagic)); string(magic) == sqliteMagic {
-			readDatabase(ctx, name, yield)
-			return
-		}
-		rulebook.Records(ctx, name, in)(yield)
+		rulebook.Records(ctx, name, f)(yield)
 	}
+}
+
+// isDatabase reports whether a history is a database, and no file of jobs.
+func isDatabase(name string) bool {
+	if store.IsPostgres(name) {
+		return true
+	}
+	info, err := os.Stat(name)
+	if err != nil || !info.Mode().IsRegular() { // what a pipe holds can be read once
+		return false
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	magic := make([]byte, len(sqliteMagic))
+	_, err = io.ReadFull(f, magic)
+	return err == nil && string(magic) == sqliteMagic
 }
 
 func readDatabase(ctx context.Context, name string, yield func(rules.Record, error) bool) {
