@@ -25,9 +25,15 @@
 # public_url is that of the load balancer in front of the replicas: see README.md, "Several replicas".
 
 variable "binary" {
-  description = "URL of your build of cmd/switchyard, for Linux. Append ?checksum=sha256:… to have Nomad verify it."
+  description = "URL of a release's archive for Linux, or of your own build, named switchyard. Append ?checksum=sha256:… to have Nomad verify it."
   type        = string
-  default     = "https://downloads.example.com/switchyard-linux-amd64"
+  default     = "https://downloads.example.com/switchyard_1.2.0_linux_amd64.tar.gz"
+}
+
+variable "image" {
+  description = "Switchyard's image, such as ghcr.io/OWNER/switchyard:1.2.0, to run that by the docker driver. Empty: the binary, by exec."
+  type        = string
+  default     = ""
 }
 
 variable "replicas" {
@@ -159,19 +165,33 @@ job "switchyard-ha" {
     task "switchyard" {
       # exec gives each task a chroot with the node's /usr and more, which takes Nomad some seconds. If no other exec task
       # of the node needs more, chroot_env { "/etc" = "/etc" } in the client's settings is enough.
-      # As a container instead: driver = "docker", config { image = …, args = ["serve"], network_mode = "host" }, no artifact;
-      # the uid of the secrets below is then that of the image's user.
-      driver = "exec"
+      driver = var.image == "" ? "exec" : "docker"
+      user   = "nobody" # to whom the secrets below belong; exec's default
 
-      config {
-        command = "${NOMAD_TASK_DIR}/switchyard"
-        args    = ["serve"]
+      dynamic "config" {
+        for_each = var.image == "" ? ["exec"] : []
+        content {
+          command = "${NOMAD_TASK_DIR}/switchyard"
+          args    = ["serve"]
+        }
       }
-
-      artifact {
-        source      = var.binary
-        destination = "local/switchyard"
-        mode        = "file"
+      dynamic "artifact" {
+        for_each = var.image == "" ? ["exec"] : []
+        content {
+          source      = var.binary
+          destination = "local"
+        }
+      }
+      dynamic "config" {
+        for_each = var.image == "" ? [] : ["docker"]
+        content {
+          image           = var.image
+          args            = ["serve"]
+          network_mode    = "host"
+          readonly_rootfs = true
+          cap_drop        = ["all"]
+          security_opt    = ["no-new-privileges"]
+        }
       }
 
       # This job's own token, and this node's Nomad API through a socket that only the task has. For another Nomad, set
@@ -215,7 +235,7 @@ job "switchyard-ha" {
         destination = "secrets/webhook.secret"
         change_mode = "noop" # likewise
         perms       = "400"
-        uid         = 65534 # nobody, the user of exec tasks
+        uid         = 65534 # nobody, also in the image
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard-ha" }}{{ .webhook_secret }}{{ end -}}
         EOT

@@ -1,6 +1,6 @@
 # Switchyard itself, as a service on the Nomad cluster that runs its runners. It can also run outside Nomad.
 #
-# 1. A host volume for its database, on one Linux node. Its directory must belong to nobody, the user of exec tasks:
+# 1. A host volume for its database, on one Linux node. Its directory must belong to nobody, the user of the task:
 #
 #      client {
 #        host_volume "switchyard" { path = "/srv/switchyard" }
@@ -20,14 +20,20 @@
 #
 #    with policy.hcl from install.md, "Nomad's token".
 #
-# 4. nomad job run -var binary=https://… switchyard.nomad.hcl
+# 4. nomad job run -var binary=https://… switchyard.nomad.hcl # or -var image=…
 #
 # Then let a proxy with a certificate pass GitHub's webhooks to port 8080, path /webhooks/github.
 
 variable "binary" {
-  description = "URL of your build of cmd/switchyard, for Linux. Append ?checksum=sha256:… to have Nomad verify it."
+  description = "URL of a release's archive for Linux, or of your own build, named switchyard. Append ?checksum=sha256:… to have Nomad verify it."
   type        = string
-  default     = "https://downloads.example.com/switchyard-linux-amd64"
+  default     = "https://downloads.example.com/switchyard_1.2.0_linux_amd64.tar.gz"
+}
+
+variable "image" {
+  description = "Switchyard's image, such as ghcr.io/OWNER/switchyard:1.2.0, to run that by the docker driver. Empty: the binary, by exec."
+  type        = string
+  default     = ""
 }
 
 variable "port" {
@@ -114,19 +120,33 @@ job "switchyard" {
     task "switchyard" {
       # exec gives each task a chroot with the node's /usr and more, which takes Nomad some seconds. If no other exec task
       # of the node needs more, chroot_env { "/etc" = "/etc" } in the client's settings is enough.
-      # As a container instead: driver = "docker", config { image = …, args = ["serve"], network_mode = "host" }, no artifact;
-      # the uid of the secrets below is then that of the image's user.
-      driver = "exec"
+      driver = var.image == "" ? "exec" : "docker"
+      user   = "nobody" # to whom the secrets below belong; exec's default
 
-      config {
-        command = "${NOMAD_TASK_DIR}/switchyard"
-        args    = ["serve"]
+      dynamic "config" {
+        for_each = var.image == "" ? ["exec"] : []
+        content {
+          command = "${NOMAD_TASK_DIR}/switchyard"
+          args    = ["serve"]
+        }
       }
-
-      artifact {
-        source      = var.binary
-        destination = "local/switchyard"
-        mode        = "file"
+      dynamic "artifact" {
+        for_each = var.image == "" ? ["exec"] : []
+        content {
+          source      = var.binary
+          destination = "local"
+        }
+      }
+      dynamic "config" {
+        for_each = var.image == "" ? [] : ["docker"]
+        content {
+          image           = var.image
+          args            = ["serve"]
+          network_mode    = "host"
+          readonly_rootfs = true
+          cap_drop        = ["all"]
+          security_opt    = ["no-new-privileges"]
+        }
       }
 
       volume_mount {
@@ -173,7 +193,7 @@ job "switchyard" {
       template {
         destination = "secrets/webhook.secret"
         perms       = "400"
-        uid         = 65534 # nobody, the user of exec tasks
+        uid         = 65534 # nobody, also in the image
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .webhook_secret }}{{ end -}}
         EOT

@@ -66,7 +66,7 @@ ls -ln "$PGPASSFILE" | cut -c1-10; cat "$PGPASSFILE"
 			group.Count, group.Volumes, group.Networks, group.Services, group.Update = new(1), nil, nil, nil, nil
 			group.RestartPolicy = &api.RestartPolicy{Attempts: new(0), Mode: new("fail")}
 			task := group.Tasks[0]
-			task.Driver, task.Artifacts, task.VolumeMounts = "raw_exec", nil, nil
+			task.Driver, task.User, task.Artifacts, task.VolumeMounts = "raw_exec", "", nil, nil
 			task.Config = map[string]any{"command": "/bin/sh", "args": []string{"-c", script}}
 			task.Resources = &api.Resources{CPU: new(50), MemoryMB: new(32)}
 			if _, _, err := client.Jobs().Register(&job, nil); err != nil {
@@ -158,6 +158,26 @@ func TestReplicasAreReplacedOneByOne(t *testing.T) {
 	if *group.Count != 3 || job.Constraints[1].RTarget != "false" || group.Networks[0].ReservedPorts[0].Value != 8080 || group.Services[0].Tags[0] != "traefik.enable=true" ||
 		env["PGSSLMODE"] != "disable" || env["SWITCHYARD_DB"] != "postgres://switchyard@10.0.0.5:5432/switchyard" || env["SWITCHYARD_PUBLIC_URL"] != "https://ci.example.com" {
 		t.Errorf("the variables have no effect: %d replicas, %+v, %+v, %v, %v", *group.Count, job.Constraints[1], group.Networks[0], group.Services[0].Tags, env)
+	}
+}
+
+func TestSwitchyardRunsFromAnArchiveOrAnImage(t *testing.T) {
+	client := agent(t)
+	for _, file := range []string{"switchyard", "switchyard-ha"} {
+		task := parsed(t, client, file, `binary = "https://example.com/switchyard_1.2.0_linux_arm64.tar.gz"`).TaskGroups[0].Tasks[0]
+		if a := task.Artifacts; task.Driver != "exec" || len(a) != 1 || *a[0].GetterSource != "https://example.com/switchyard_1.2.0_linux_arm64.tar.gz" ||
+			a[0].GetterMode != nil || *a[0].RelativeDest != "local" || task.Config["command"] != "${NOMAD_TASK_DIR}/switchyard" {
+			t.Errorf("%s: %s runs %v of %+v", file, task.Driver, task.Config, a)
+		}
+		task = parsed(t, client, file, `image = "ghcr.io/acme/switchyard:1.2.0"`).TaskGroups[0].Tasks[0]
+		want := map[string]any{"image": "ghcr.io/acme/switchyard:1.2.0", "args": []any{"serve"}, "network_mode": "host",
+			"readonly_rootfs": true, "cap_drop": []any{"all"}, "security_opt": []any{"no-new-privileges"}}
+		if d := cmp.Diff(want, task.Config); d != "" || task.Driver != "docker" || len(task.Artifacts) > 0 {
+			t.Errorf("%s: %s has %d artifacts, and (-want +got):\n%s", file, task.Driver, len(task.Artifacts), d)
+		}
+		if task.User != "nobody" {
+			t.Errorf("%s: its user is %q, and its secrets are nobody's", file, task.User)
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ func TestTheJobOfReplicasSurvivesTheLossOfOne(t *testing.T) {
 	t.Cleanup(func() { _, _ = nomad.Variables().Delete("nomad/jobs/"+name, nil) })
 	hcl, err := os.ReadFile("../../jobspecs/switchyard-ha.nomad.hcl")
 	must(t, err)
-	text := strings.Replace(string(hcl), `driver = "exec"`, `driver = "raw_exec"`, 1)
+	text := strings.NewReplacer(`? "exec"`, `? "raw_exec"`, `user   = "nobody"`, "").Replace(string(hcl))
 	text = strings.Replace(text, "      env {\n", "      env {\n        SWITCHYARD_GITHUB_URL = \"http://127.0.0.1:1\"\n", 1)
 	job, err := nomad.Jobs().ParseHCLOpts(&api.JobsParseRequest{JobHCL: text, Canonicalize: true, Variables: fmt.Sprintf(
 		"binary = %q\npublic_url = %q\ndb = %q\nsslmode = \"disable\"\ndistinct_hosts = false\n", binary.URL+"/switchyard", front.URL, database.URL)})
