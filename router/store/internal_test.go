@@ -304,7 +304,7 @@ func byHand(t *testing.T) *writer {
 	conn, err := s.write.Conn(t.Context())
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	return &writer{conn: conn, stmts: map[string]*sql.Stmt{}}
+	return &writer{conn: conn, stmts: map[string]*sql.Stmt{}, ops: make(chan *op, 1)}
 }
 
 func insert(id string) func(*tx) error {
@@ -357,6 +357,25 @@ func TestAChangeThatFailsBeforeItWritesIsMadeOnce(t *testing.T) {
 	})
 	if errs[0] != nil || !errors.Is(errs[1], router.ErrNotFound) || made != 1 {
 		t.Errorf("got %v, made %d times", errs, made)
+	}
+}
+
+func TestAChangeThatComesMeanwhileIsOfTheSameCommit(t *testing.T) {
+	w := byHand(t)
+	late := &op{do: insert("b"), done: make(chan struct{})}
+	if errs := batch(w, func(tx *tx) error {
+		w.ops <- late
+		return insert("a")(tx)
+	}); errs[0] != nil {
+		t.Error(errs[0])
+	}
+	select {
+	case <-late.done:
+	default:
+		t.Error("it waits for the next commit")
+	}
+	if got := strings.Join(deliveries(t, w), " "); got != "a b" {
+		t.Errorf("stored %s, want a b", got)
 	}
 }
 

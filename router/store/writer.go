@@ -174,9 +174,11 @@ func (w *writer) run() {
 			batch = w.gather(append(batch[:0], o))
 			for rest := batch; len(rest) > 0; {
 				w.watch()
-				rest = w.commit(rest)
+				batch, rest = w.commit(rest)
 			}
-			clear(batch)
+			n := len(batch)
+			clear(batch[:cap(batch)])
+			batch = batch[:n]
 			if w.file == nil {
 				continue
 			}
@@ -212,14 +214,16 @@ func (w *writer) gather(batch []*op) []*op {
 
 // commit makes the changes of a batch in one transaction and answers them. One that
 // fails spoils no other. If the transaction itself fails, all of them fail: what they saw
-// of each other never came to be. It returns those that another transaction must make.
-func (w *writer) commit(batch []*op) (rest []*op) {
+// of each other never came to be. It returns them with those that came meanwhile, and those
+// that another transaction must make.
+func (w *writer) commit(batch []*op) (all, rest []*op) {
 	note := w.fault.note
 	if w.postgres != nil {
 		note = w.postgres.fault
 	}
 	began := time.Now()
-	err := note(w.transaction(batch))
+	batch, err := w.transaction(batch)
+	err = note(err)
 	if told := w.told.Load(); told != nil && err == nil {
 		(*told)(len(batch), time.Since(began))
 	}
@@ -247,18 +251,19 @@ func (w *writer) commit(batch []*op) (rest []*op) {
 		}
 		close(o.done)
 	}
-	return rest
+	return batch, rest
 }
 
-func (w *writer) transaction(batch []*op) (err error) {
+// transaction returns the batch with the changes that came while it was made.
+func (w *writer) transaction(batch []*op) (all []*op, err error) {
 	if err := w.fault.err(); err != nil {
-		return w.failed(batch, err)
+		return batch, w.failed(batch, err)
 	}
-	err = w.try(batch, false)
+	err = w.try(&batch, false)
 	if errors.Is(err, errSpoilt) {
-		err = w.try(batch, true)
+		err = w.try(&batch, true)
 	}
-	return err
+	return batch, err
 }
 
 // errSpoilt says that a change failed that had written something.
@@ -266,8 +271,10 @@ var errSpoilt = errors.New("a change of the batch failed")
 
 // try makes the changes of a batch, each in a savepoint of its own if apart is set. Without
 // it, a change that fails after it wrote something is errSpoilt. Few do, and SQLite copies
-// each page that a savepoint changes.
-func (w *writer) try(batch []*op, apart bool) (err error) {
+// each page that a savepoint changes. Changes that come before the last of the batch is made
+// are added to it: to wait for the next commit would take them longer.
+func (w *writer) try(all *[]*op, apart bool) (err error) {
+	batch := *all
 	t := &tx{w: w, patience: changeTimeout}
 	if err := w.begin(t, batch[0].from); err != nil {
 		return w.failed(batch, fmt.Errorf("begin: %w", err))
@@ -281,7 +288,7 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 				}
 			}
 			w.source = ""
-			err = w.failed(batch, err)
+			err = w.failed(*all, err)
 		}
 	}()
 	// Their callers wait for all of them, so that their order is free.
@@ -294,7 +301,14 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 	slices.SortStableFunc(batch, func(a, b *op) int { return cmp.Or(cmp.Compare(switches(a), switches(b)), cmp.Compare(a.from, b.from)) })
 	w.wrote = false
 	began := time.Now()
-	for _, o := range batch {
+	for i := 0; ; i++ {
+		if i == len(*all) && !apart {
+			*all = w.gather(*all)
+		}
+		if i == len(*all) {
+			break
+		}
+		o := (*all)[i]
 		if w.postgres != nil && time.Since(began) > changeFor && o.state.Load() == opWaiting {
 			continue
 		}
