@@ -1,6 +1,9 @@
 package router
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +52,9 @@ func KindOf(crowd string) string { return crowd[:min(kindLen, len(crowd))] }
 
 func (j Job) kind(name string) string {
 	run := strconv.FormatInt(GitHubID(j.RunID), 10)
-	labels := make([]string, len(j.Labels))
+	of := make([]string, 5+len(j.Labels))
+	of[0], of[1], of[2], of[3], of[4] = j.Repo.Host, strings.ToLower(j.Repo.Owner), strings.ToLower(j.Repo.Name), j.Workflow, name
+	labels := of[5:]
 	for i, l := range j.Labels {
 		labels[i] = strings.ToLower(l)
 		if len(run) > 5 { // a compound label may have it, and a size is shorter
@@ -57,5 +62,10 @@ func (j Job) kind(name string) string {
 		}
 	}
 	slices.Sort(labels)
-	return hash([]any{j.Repo.Host, strings.ToLower(j.Repo.Owner), strings.ToLower(j.Repo.Name), j.Workflow, name, labels})
+	b := make([]byte, 0, 256)
+	for _, s := range of {
+		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:kindLen/2])
 }

@@ -150,9 +150,13 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 			runnerName = ""
 		}
 	}
-	wary := router.Wary(0)
+	wary, crowd := router.Wary(0), j.Crowd()
 	if d.Deploys {
 		wary = router.WaryOfGitHub
+	}
+	kind := router.KindOf(crowd)
+	if state == router.Queued && !j.Matrix() {
+		kind = j.Kind()
 	}
 	refused, err := refusedAs(t, j.ID, runnerName)
 	if err != nil {
@@ -161,7 +165,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	n, err := t.exec(query,
 		j.ID, j.RunID, j.Attempt, j.Repo.Owner, j.Repo.Name, j.Repo.Private, j.Repo.Visibility, j.Repo.Fork,
 		j.Name, j.Workflow, j.Branch, j.Sender, string(labels), j.URL,
-		state, reason, now, runnerName, conclusion, j.SHA, j.Repo.Host, cause, j.Crowd(), wary, j.Kind())
+		state, reason, now, runnerName, conclusion, j.SHA, j.Repo.Host, cause, crowd, int(wary), kind)
 	if err != nil {
 		return false, err
 	}
