@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	maxLooks  = 20               // runs of which answers are kept
-	lookPause = 30 * time.Second // after GitHub did not answer about a run
+	maxLooks  = 20                     // runs of which answers are kept
+	lookPause = 30 * time.Second       // after GitHub did not answer about a run
+	gathering = 200 * time.Millisecond // before it is asked: others of the run may come
 )
 
 // A look is what GitHub said about the jobs of a run.
@@ -37,6 +38,8 @@ func (in *Intake) askAboutRun(ctx context.Context, c check) error {
 	l := in.looks[j.RunID]
 	now := in.Now()
 	if l.asked.Before(j.UpdatedAt) && (l.err == nil || now.Sub(l.asked) > lookPause) {
+		router.Pause(ctx, gathering)
+		now = in.Now()
 		l = look{asked: now, jobs: map[int64]router.Delivery{}}
 		within, cancel := context.WithTimeout(router.ForJobs(ctx), router.LoginTimeout)
 		l.err = in.GitHub.RunJobs(within, j.Repo, j.RunID, func(d router.Delivery) error {
