@@ -272,6 +272,7 @@ func changed(was, is *Decision) []Change {
 	d.placement(&was.Placement, &is.Placement)
 	d.single("limit", was.Limit.text(), is.Limit.text())
 	d.single("time_limit", was.TimeLimit.orNone(), is.TimeLimit.orNone())
+	d.single("rerun", was.Rerun.text(), is.Rerun.text())
 	d.fallbacks(was.Fallback, is.Fallback)
 	return d.found
 }
@@ -394,6 +395,13 @@ func (l *Limit) text() string {
 		return ""
 	}
 	return fmt.Sprintf("%d running per %s", l.Running, l.Per)
+}
+
+func (r *Rerun) text() string {
+	if r == nil {
+		return ""
+	}
+	return r.String()
 }
 
 // orNone writes the duration, and 0 as "".

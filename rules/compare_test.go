@@ -93,6 +93,7 @@ rules:
 		{"how the runner registers", "scope: organization, group: 7", "scope: repository", []Change{{"runner.scope", "organization", "repository"}, {"runner.group", "7", "1"}}},
 		{"by what", "scope: organization, group: 7", "scope: enterprise, enterprise: acme, group: 7, registration: token", []Change{{"runner.scope", "organization", "enterprise"}, {"runner.enterprise", "", "acme"}, {"runner.registration", "jit", "token"}}},
 		{"a time limit that comes", "limit: {", "time_limit: 6h\n    limit: {", []Change{{"time_limit", "", "6h"}}},
+		{"a rerun that comes", "limit: {", "rerun: { when: [drained, node_lost], times: 2 }\n    limit: {", []Change{{"rerun", "", "up to 2 times, if node_lost or drained"}}},
 		{"limit", "running: 10, per: owner", "running: 9, per: repo", []Change{{"limit", "10 running per owner", "9 running per repo"}}},
 		{"a fallback that comes", "pool: all }]", "pool: all }, { after: 2h, priority: 90 }]", []Change{{"fallback", "", "after 2h"}}},
 		{"a fallback at another time", "after: 5m", "after: 90s", []Change{{"fallback", "after 5m", ""}, {"fallback", "", "after 1m30s"}}},

@@ -209,6 +209,7 @@ func (s *Set) decided(env *cond.Env, labelErr error, f Facts, find search) Decis
 	case s.timeLimit != 0:
 		d.TimeLimit, d.From["time_limit"] = Duration(s.timeLimit), "defaults"
 	}
+	d.Rerun = winner.rerun
 	d.Fallback = winner.fallbacks(&s.defaults, meanings, env)
 	d.Reason = fmt.Sprintf("rule %s runs it with the jobspec %s", winner.name, winner.jobspec)
 	if winner.dispatch != "" {

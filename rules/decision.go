@@ -62,6 +62,7 @@ type Decision struct {
 	Placement
 	Limit     *Limit     `json:"limit,omitempty"`      // nil: none
 	TimeLimit Duration   `json:"time_limit,omitempty"` // the most that the job may run; 0: what GitHub and the workflow allow
+	Rerun     *Rerun     `json:"rerun,omitempty"`      // nil: a job that fails is not run again
 	Fallback  []Fallback `json:"fallback,omitempty"`   // in the order of After
 	Trace     []Step     `json:"trace"`                // nil unless asked for
 	Nearest   *Nearest   `json:"nearest,omitempty"`    // with a trace, when no rule took the job; nil when no rule could
@@ -83,6 +84,12 @@ type Limit struct {
 	Running int    `json:"running"` // at least 1: the most jobs of one Key at once
 	Per     string `json:"per"`     // rule, owner, repo or label
 	Key     string `json:"key"`     // what this job is counted under: "linux", "linux|acme", "linux|acme/web", "linux|gpu,linux"
+}
+
+// A Rerun says when a job that failed is run again: for what Nomad says became of its runner.
+type Rerun struct {
+	When  []string `json:"when"`  // any of node_lost, preempted and drained
+	Times int      `json:"times"` // at least 1: how often at most, of the jobs of one name in a run
 }
 
 // A Fallback is the placement to try when Nomad has not placed the runner.

@@ -103,6 +103,8 @@ type ruleForm struct {
 	Limit limitForm `yaml:"limit" example:"{ running: 10, per: owner }"`
 	// how long a job of this rule may run before its runner is stopped, in place of that of `defaults`: from 1m to 120h, which is GitHub's own limit
 	TimeLimit durationForm `yaml:"time_limit" example:"6h"`
+	// when a job of this rule that failed is run again, because Nomad took its runner away
+	Rerun rerunForm `yaml:"rerun" example:"{ when: [node_lost, preempted, drained] }"`
 	// what replaces the rule's own settings while Nomad cannot place the runner; at most 10, in the order of `after`
 	Fallback []fallbackForm `yaml:"fallback" min:"1" example:"[{ after: 5m, node_pool: on-demand }]"`
 	// which Actions variable is set while the rule cannot serve its jobs, so that new ones run elsewhere; needs the permission Variables (write)
@@ -162,6 +164,14 @@ type limitForm struct {
 	Running int `yaml:"running" required:"yes" min:"1" max:"2147483647" example:"10"`
 	// what is counted together: all jobs of the rule, those of one owner, those of one repository, or those with the same labels of the vocabulary; rule when left out
 	Per string `yaml:"per" enum:"rule owner repo label"`
+}
+
+// A rerun: a job whose runner was taken away, and that GitHub calls failed, is run again when its run has completed. It needs the permission Actions (write).
+type rerunForm struct {
+	// what became of the runner, as Nomad says: its node went down or lost its connection, a more important job took its place, or its node was drained
+	When []string `yaml:"when" required:"yes" min:"1" enum:"node_lost preempted drained" example:"[node_lost, preempted, drained]"`
+	// how often at most, of the jobs of one name in a run; 1 when left out
+	Times int `yaml:"times" min:"1" max:"10" example:"2"`
 }
 
 // A fallback: what replaces a rule's own settings while Nomad cannot place the runner. A list of constraints, affinities or devices, even an empty one, replaces the rule's own list.
@@ -312,6 +322,8 @@ type expectForm struct {
 	Limit expectLimitForm `yaml:"limit" example:"{ running: 10 }"`
 	// how long the job may run; `0s` for no limit of its own
 	TimeLimit durationForm `yaml:"time_limit" example:"6h"`
+	// when the job is run again
+	Rerun expectRerunForm `yaml:"rerun" example:"{ when: [node_lost], times: 1 }"`
 	// fallbacks that there are among others
 	Fallback []expectFallbackForm `yaml:"fallback" example:"[{ after: 5m, node_pool: on-demand }]"`
 }
@@ -333,6 +345,14 @@ type expectLimitForm struct {
 	Per string `yaml:"per" empty:"yes" example:"owner"`
 	// what the job is counted under
 	Key string `yaml:"key" empty:"yes" example:"linux|acme"`
+}
+
+// The rerun that a test expects.
+type expectRerunForm struct {
+	// why it is run again
+	When listForm[string] `yaml:"when" example:"[node_lost]"`
+	// how often; 0: never
+	Times int `yaml:"times" min:"0" max:"10" example:"1"`
 }
 
 // A fallback that a test expects.

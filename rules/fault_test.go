@@ -80,7 +80,7 @@ rules:
 			`unknown key "atribute" in constraint; did you mean attribute?`,
 			`unknown key "maximum" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner, max, time_limit`,
 			`unknown key "cpus" in max; did you mean cpu?`,
-			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, time_limit, fallback, overflow, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
+			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, time_limit, rerun, fallback, overflow, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
 			`unknown key "envs" in rule: task; did you mean env?`,
 			`unknown key "groups" in rule: runner; did you mean group?`,
 			`unknown key "wieght" in affinity; did you mean weight?`,
@@ -265,6 +265,26 @@ rules:
 			`overflow back is the same as to: write what workflows read while the rule serves their jobs`,
 			`a rule that denies places nothing: overflow has no effect`,
 			`overflow variable must be written out, not come from an expression`,
+		}},
+		{"reruns", `version: 1
+rules:
+  - { name: a, jobspec: j, rerun: §{ times: §0 } }
+  - { name: b, jobspec: j, rerun: { when: §[] } }
+  - { name: c, jobspec: j, rerun: { when: §drained } }
+  - { name: d, jobspec: j, rerun: { when: [drained, §node_last, §drained, preempted], times: §11, §time: 1 } }
+  - { name: e, deny: no, rerun: §{ when: [drained] } }
+  - { name: f, dispatch: j, rerun: §{ when: [drained] } }
+`, []string{
+			`rerun needs when, a list with any of node_lost, preempted, drained`,
+			`rerun times: 0 is not between 1 and 10`,
+			`rerun when is empty: list any of node_lost, preempted, drained, or leave rerun out`,
+			`rerun when must be a list, not a text: write [drained]`,
+			`rerun when "node_last": want node_lost, preempted, drained; did you mean node_lost?`,
+			`rerun when lists drained twice`,
+			`rerun times: 11 is not between 1 and 10`,
+			`unknown key "time" in rerun; did you mean times?`,
+			`a rule that denies places nothing: rerun has no effect`,
+			`a dispatched Nomad job runs as it is: rerun has no effect`,
 		}},
 		{"unroutable and feedback that say half", "version: 1\nunroutable: §{ after: §25h }\nfeedback: §{ after: 1m }\n" + rest, []string{
 			`unroutable needs action, as in { after: 10m, action: cancel }`, `unroutable after "25h" is not between 1s and 24h`, `feedback needs a kind: check_run or commit_status`}},

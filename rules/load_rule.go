@@ -101,7 +101,7 @@ func metaText(v any) (string, error) {
 }
 
 // ruleKeys are the keys of a rule besides those of a placement.
-var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "time_limit", "fallback", "overflow"}
+var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "time_limit", "rerun", "fallback", "overflow"}
 
 // rule reads a rule, as far as it has no fault.
 func (r *ruleReader) rule(n ast.Node) (ru rule) {
@@ -134,7 +134,7 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 	}
 	if v, ok := f["deny"]; ok {
 		ru.deny = words.OneLine(strings.TrimSpace(literal(&r.valueReader, v, "deny", anyText).literal))
-		for _, k := range presentKeys(f, append([]string{"max", "limit", "time_limit", "fallback", "overflow"}, placementKeys...)...) {
+		for _, k := range presentKeys(f, append([]string{"max", "limit", "time_limit", "rerun", "fallback", "overflow"}, placementKeys...)...) {
 			r.Fault(f[k], "a rule that denies places nothing: %s has no effect", k)
 		}
 	}
@@ -144,7 +144,7 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 	}
 	if v, ok := f["dispatch"]; ok {
 		r.dispatch(v, &ru)
-		for _, k := range presentKeys(f, append([]string{"max", "fallback"}, placementKeys...)...) {
+		for _, k := range presentKeys(f, append([]string{"max", "rerun", "fallback"}, placementKeys...)...) {
 			if !slices.ContainsFunc(placementFields, func(f *field) bool { return f.key == k && f.dispatched }) {
 				r.Fault(f[k], "a dispatched Nomad job runs as it is: %s has no effect", k)
 			}
@@ -156,6 +156,9 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 		ru.limit = r.limit(v)
 	}
 	ru.timeLimit = r.timeLimit(f["time_limit"])
+	if v, ok := f["rerun"]; ok {
+		ru.rerun, ru.rerunAt = r.rerun(v), r.at(v)
+	}
 	if v, ok := f["fallback"]; ok {
 		r.fallback(v, &ru)
 	}
@@ -163,6 +166,40 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 		ru.overflow = r.overflow(v)
 	}
 	return ru
+}
+
+const maxReruns = 10 // of one job of a run
+
+func (r *ruleReader) rerun(n ast.Node) *Rerun {
+	f := r.Fields(n, "rerun", "when", "times")
+	if f == nil {
+		return nil
+	}
+	again := &Rerun{Times: 1}
+	if v, ok := f["when"]; !ok {
+		r.Fault(n, "rerun needs when, a list with any of %s", strings.Join(rerunWhen, ", "))
+	} else {
+		items := r.Items(v, "rerun when")
+		if items != nil && len(items) == 0 {
+			r.Fault(v, "rerun when is empty: list any of %s, or leave rerun out", strings.Join(rerunWhen, ", "))
+		}
+		for _, item := range items {
+			switch s, ok := r.Text(item, "rerun when"); {
+			case !ok:
+			case !slices.Contains(rerunWhen, s):
+				r.Fault(item, "rerun when %s: want %s%s", words.Quote(s), strings.Join(rerunWhen, ", "), words.DidYouMean(s, rerunWhen))
+			case slices.Contains(again.When, s):
+				r.Fault(item, "rerun when lists %s twice", s)
+			default:
+				again.When = append(again.When, s)
+			}
+		}
+	}
+	slices.SortFunc(again.When, func(a, b string) int { return slices.Index(rerunWhen, a) - slices.Index(rerunWhen, b) })
+	if v, ok := f["times"]; ok {
+		again.Times, _ = r.whole(v, "rerun times", 1, maxReruns)
+	}
+	return again
 }
 
 func (r *ruleReader) limit(n ast.Node) *limitSpec {

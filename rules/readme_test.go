@@ -284,6 +284,9 @@ func valueWords(typ reflect.Type, tag reflect.StructTag) string {
 	case len(enum) > 0:
 		last := len(enum) - 1
 		words = "`" + strings.Join(enum[:last], "`, `") + "` or `" + enum[last] + "`"
+		if kind == reflect.Slice {
+			words = "a list of any of " + words
+		}
 	case kind == reflect.Int && low == high:
 		words = "`" + low + "`"
 	case kind == reflect.Int && high == fmt.Sprint(math.MaxInt32):

@@ -21,11 +21,13 @@ type rule struct {
 	meta     []envSpec // of the dispatch
 	layer    layer
 	limit    *limitSpec
+	rerun    *Rerun
 	fallback []fallback
 	overflow *overflowSpec // nil: none
 
 	timeLimit time.Duration // 0: that of the defaults
 	jobspecAt cond.Spot
+	rerunAt   cond.Spot
 }
 
 // place merges what the defaults, the rule, one of its fallbacks (nil: none) and the labels ask
@@ -143,6 +145,18 @@ func (l *limitSpec) of(rule string, meanings []meaning, env *cond.Env) *Limit {
 		key += "|" + strings.Join(names, ",")
 	}
 	return &Limit{Running: l.running, Per: l.per, Key: key}
+}
+
+// rerunWhen are the reasons why a job can be run again.
+var rerunWhen = []string{"node_lost", "preempted", "drained"}
+
+// String returns when a job is run again, and how often.
+func (r *Rerun) String() string {
+	times := "once"
+	if r.Times > 1 {
+		times = fmt.Sprintf("up to %d times", r.Times)
+	}
+	return times + ", if " + strings.Join(r.When, " or ")
 }
 
 // limitPer are the ways to count.

@@ -200,7 +200,7 @@ func (r *testLoader) repo(n ast.Node) Repo {
 // expectations reads what is expected of a decision.
 func (r *testLoader) expectations(n ast.Node) []expectation {
 	faults := len(r.Faults)
-	f := r.some(n, "expect", append([]string{"outcome", "rule", "reason", "labels", "limit", "time_limit", "fallback"}, placementParts...)...)
+	f := r.some(n, "expect", append([]string{"outcome", "rule", "reason", "labels", "limit", "time_limit", "rerun", "fallback"}, placementParts...)...)
 	e := expected{r: r}
 	if v, ok := f["outcome"]; ok {
 		outcomes := []string{string(Routed), string(Ignored), string(Denied), string(Unroutable), string(Undecided)}
@@ -224,6 +224,7 @@ func (r *testLoader) expectations(n ast.Node) []expectation {
 			addValue(&e, v, "time_limit", Duration(want), Duration.String, func(d *Decision) Duration { return d.TimeLimit })
 		}
 	}
+	e.rerun(f["rerun"])
 	for _, i := range r.list(f["fallback"], "fallback") {
 		e.fallback(i)
 	}
@@ -493,6 +494,22 @@ func (e *expected) limit(n ast.Node) {
 	e.number(f["running"], "limit.running", boxed(wholeBetween(1, math.MaxInt32)), func(n any) string { return fmt.Sprint(n) }, func(d *Decision) int { return of(d).Running })
 	e.text(f["per"], "limit.per", func(d *Decision) string { return of(d).Per })
 	e.text(f["key"], "limit.key", func(d *Decision) string { return of(d).Key })
+}
+
+func (e *expected) rerun(n ast.Node) {
+	if n == nil {
+		return
+	}
+	f := e.r.some(n, "rerun", "when", "times")
+	of := func(d *Decision) Rerun {
+		if d.Rerun == nil {
+			return Rerun{}
+		}
+		return *d.Rerun
+	}
+	addList(e, f["when"], "rerun.when", func(n ast.Node) (string, bool) { return e.r.Text(n, "rerun when") },
+		func(d *Decision) []string { return of(d).When }, equal, strings.Clone)
+	e.number(f["times"], "rerun.times", boxed(wholeBetween(1, maxReruns)), func(n any) string { return fmt.Sprint(n) }, func(d *Decision) int { return of(d).Times })
 }
 
 // fallback adds what is expected of the fallback after some time.

@@ -114,7 +114,7 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 		{"the job and the run", "tests: [{ name: a, labels: [], job: { attempt: §0, branch: §[] }, run: { fork: §1 }, expect: { rule: linux } }]\n", []string{
 			`job attempt: 0 is not between 1 and 2147483647`, `job branch must be a single value, not a list`, `run fork must be true or false`}},
 
-		{"an empty expect", expects("§{}"), []string{`expect is empty: name one of outcome, rule, reason, labels, limit, time_limit, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`}},
+		{"an empty expect", expects("§{}"), []string{`expect is empty: name one of outcome, rule, reason, labels, limit, time_limit, rerun, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`}},
 		{"an expect that is a text", expects("§linux"), []string{`expect must be a mapping, not a text`}},
 		{"an outcome that there is not", expects("{ outcome: §route }"), []string{`outcome "route": want one of routed, ignored, denied, unroutable, undecided; did you mean routed?`}},
 		{"an outcome that is a list", expects("{ outcome: §[] }"), []string{`outcome must be a text, not a list`}},
@@ -225,7 +225,7 @@ func everything() Decision {
 	}
 	return Decision{
 		Outcome: Routed, Rule: "r", Reason: "rule r runs it", Labels: []string{"self-hosted", "linux"}, Placement: place(),
-		Limit: &Limit{10, "owner", "r/acme"}, TimeLimit: Duration(6 * time.Hour),
+		Limit: &Limit{10, "owner", "r/acme"}, TimeLimit: Duration(6 * time.Hour), Rerun: &Rerun{[]string{"node_lost"}, 2},
 		Fallback: []Fallback{{After: 90 * Duration(time.Second), Placement: place()}, {After: Duration(time.Hour), Reason: "over the most"}},
 	}
 }
@@ -269,6 +269,9 @@ func testOf(t tester, d Decision) Test {
 		expect["limit"] = d.Limit
 	}
 	expect["time_limit"] = d.TimeLimit.String()
+	if d.Rerun != nil {
+		expect["rerun"] = object{"when": exactly(d.Rerun.When), "times": d.Rerun.Times}
+	}
 	fallbacks := []any{}
 	for _, f := range d.Fallback {
 		o := placement(f.Placement)
@@ -631,6 +634,7 @@ rules:
 		{"the jobspec's own pool", "linux, xl", "", "{ node_pool: §'' }", "routed unroutable"},
 		{"no priority of its own", "linux, xl", "", "{ priority: §0 }", "routed unroutable"},
 		{"no limit", "linux, xl", "", "{ limit: { running: §0 } }", "routed unroutable"},
+		{"no rerun", "linux, xl", "", "{ rerun: { times: §0 } }", "routed unroutable"},
 		{"no limit of its time", "linux, xl", "", "{ time_limit: §0s }", "routed unroutable"},
 		{"no enterprise", "linux, xl", "", "{ runner: { enterprise: §'' } }", "routed unroutable"},
 	} {

@@ -177,7 +177,7 @@ func (w *schemaWriter) value(t reflect.Type, tag reflect.StructTag) object {
 		if t.Elem().Kind() == reflect.Struct {
 			n["items"] = w.reference(t.Elem(), false)
 		} else {
-			n["items"] = w.value(t.Elem(), reflect.StructTag(`empty:"`+tag.Get("empty")+`"`))
+			n["items"] = w.value(t.Elem(), reflect.StructTag(`empty:"`+tag.Get("empty")+`" enum:"`+tag.Get("enum")+`"`))
 		}
 		return n
 	case reflect.Map:
@@ -449,6 +449,10 @@ func TestTheSchemaRefusesFilesThatDoNotLoad(t *testing.T) {
 		{"an overflow without a value", head + rule + "overflow: { after: 10m, variable: RUNNER, back: '\"linux\"' } }"},
 		{"an overflow by a variable with a dash", head + rule + "overflow: { after: 10m, variable: LINUX-RUNNER, to: '\"ubuntu-latest\"', back: '\"linux\"' } }"},
 		{"an overflow to what is no JSON", head + rule + "overflow: { after: 10m, variable: RUNNER, to: ubuntu-latest, back: '\"linux\"' } }"},
+		{"a rerun without a reason", head + rule + "rerun: { times: 1 } }"},
+		{"a rerun for no reason", head + rule + "rerun: { when: [] } }"},
+		{"a rerun for another reason", head + rule + "rerun: { when: [failed] } }"},
+		{"a rerun without end", head + rule + "rerun: { when: [drained], times: 0 } }"},
 		{"an unroutable without an action", "version: 1\nunroutable: { after: 10m }\nrules: [{ name: r, jobspec: j }]"},
 		{"an unroutable with an unknown action", "version: 1\nunroutable: { after: 10m, action: retry }\nrules: [{ name: r, jobspec: j }]"},
 		{"a feedback without a kind", "version: 1\nfeedback: { after: 10s }\nrules: [{ name: r, jobspec: j }]"},

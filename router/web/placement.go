@@ -18,6 +18,9 @@ func PlacementRows(d rules.Decision) []rules.Row {
 	if d.TimeLimit != 0 {
 		row("time limit", d.TimeLimit.String(), d.From["time_limit"])
 	}
+	if d.Rerun != nil {
+		row("rerun", d.Rerun.String(), "rule "+d.Rule)
+	}
 	for i, f := range d.Fallback {
 		said := "after " + f.After.String() + ": "
 		if f.Reason != "" {
