@@ -24,6 +24,7 @@ type JobSpec struct {
 	Sender   string // ""  "octocat"
 	Event    string // what started the run; ""  "push"
 	Actor    string // who started the run first; "": Sender
+	Closed   bool   // no pull request is open for its run of pull_request
 	Head     string // owner of the fork that the run's commit comes from; "": no fork
 	Labels   []string
 	Group    string // runner group that it asks for; "": any. GitHub does not report it
@@ -54,8 +55,9 @@ func (s JobSpec) withDefaults() JobSpec {
 // until it is completed.
 type Job struct {
 	JobSpec
-	ID     int64
-	Status string // waiting, pending, queued, in_progress or completed
+	ID      int64
+	Attempt int    // of its run, from 1
+	Status  string // waiting, pending, queued, in_progress or completed
 
 	RunnerID        int64 // of the runner that has or had it; 0: none
 	RunnerName      string
@@ -73,6 +75,7 @@ type job struct {
 	ending    string        // the conclusion it will have
 	labels    []string      // lower case
 	cancelled chan struct{} // closed by Cancel
+	finished  chan struct{} // closed by Finish
 	outbox    []*delivery   // still to be sent, in this order
 	sending   bool          // a goroutine empties outbox
 }
@@ -95,14 +98,11 @@ func (s *Server) Queue(ctx context.Context, spec JobSpec) (jobID int64) {
 	if spec.RunID == 0 {
 		spec.RunID = s.newID()
 	}
-	j := &job{
-		Job:       Job{JobSpec: spec, ID: s.newID(), Status: "queued", CreatedAt: s.cfg.Now()},
-		ending:    cmp.Or(spec.Conclusion, "success"),
-		labels:    lower(spec.Labels),
-		cancelled: make(chan struct{}),
+	attempt := 1
+	for _, sibling := range s.runs[spec.RunID] {
+		attempt = sibling.Attempt
 	}
-	j.Conclusion = ""
-	s.jobs[j.ID] = j
+	j := s.newJob(spec, attempt)
 	s.runs[j.RunID] = append(s.runs[j.RunID], j)
 	if j.Waiting {
 		// GitHub sends both for a job behind an environment's protection, mostly:
@@ -173,6 +173,83 @@ func (s *floor) goOn(ended *job) {
 	}
 }
 
+// newJob makes a job, which is in no run yet. s.mu is held.
+func (s *floor) newJob(spec JobSpec, attempt int) *job {
+	j := &job{
+		Job:       Job{JobSpec: spec, ID: s.newID(), Attempt: attempt, Status: "queued", CreatedAt: s.cfg.Now()},
+		ending:    cmp.Or(spec.Conclusion, "success"),
+		labels:    lower(spec.Labels),
+		cancelled: make(chan struct{}), finished: make(chan struct{}),
+	}
+	j.Conclusion = ""
+	s.jobs[j.ID] = j
+	return j
+}
+
+// rerun runs a job again, in a new attempt of its run, whose other jobs are copied. Each has
+// a new ID. s.mu is held.
+func (s *floor) rerun(j *job) {
+	jobs := s.runs[j.RunID]
+	attempt := j.Attempt + 1
+	var next []*job
+	for _, was := range jobs {
+		spec := was.JobSpec
+		spec.Conclusion, spec.Waiting = was.ending, false
+		is := s.newJob(spec, attempt)
+		next = append(next, is)
+		if was == j {
+			s.send(is, "queued")
+			s.offer(is)
+			continue
+		}
+		id := is.ID
+		is.Job = was.Job
+		is.ID, is.Attempt = id, attempt
+	}
+	s.runs[j.RunID] = next
+}
+
+// RerunJob runs a job again, as somebody does in GitHub's pages.
+func (s *Server) RerunJob(jobID int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j, err := s.job(jobID)
+	if err != nil {
+		return err
+	}
+	if why := s.notRerun(j); why != "" {
+		return fmt.Errorf("job %d: %s", jobID, why)
+	}
+	s.rerun(j)
+	return nil
+}
+
+// notRerun returns why GitHub refuses to run a job again, in its words; "": it does not.
+// s.mu is held.
+func (s *floor) notRerun(j *job) string {
+	jobs := s.runs[j.RunID]
+	if status, _, _ := runState(jobs); status != "completed" {
+		return "The workflow run containing this job is already running"
+	}
+	if !slices.Contains(jobs, j) || s.closed {
+		return "This workflow run cannot be retried"
+	}
+	return ""
+}
+
+// DeleteRun deletes a run, as somebody does in GitHub's pages: GitHub no longer knows it, nor
+// its jobs.
+func (s *Server) DeleteRun(runID int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, j := range s.jobs {
+		if j.RunID == runID {
+			delete(s.jobs, id)
+		}
+	}
+	delete(s.runs, runID)
+}
+
 // Protect makes a queued job wait for approval, see Approve: GitHub may send waiting
 // after a job was queued
 // (https://github.com/runs-on/runs-on/issues/539, read 2026-11-28).
@@ -240,6 +317,22 @@ func (s *floor) cancel(j *job) {
 	}
 }
 
+// Finish ends a job that runs, with this conclusion, before its duration has passed.
+func (s *Server) Finish(jobID int64, conclusion string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j, err := s.job(jobID)
+	if err != nil {
+		return err
+	}
+	if j.Status != "in_progress" {
+		return fmt.Errorf("job %d is %s", jobID, j.Status)
+	}
+	j.ending = conclusion
+	close(j.finished)
+	return nil
+}
+
 // Job returns a snapshot of a job; false when there is none with this ID.
 func (s *Server) Job(jobID int64) (Job, bool) {
 	s.mu.Lock()
@@ -294,8 +387,12 @@ func (s *floor) work(ctx context.Context, j *job) (conclusion string, err error)
 		return j.ending, nil
 	case <-j.cancelled:
 		return "cancelled", nil
-	case <-ctx.Done():
-		return "cancelled", context.Cause(ctx)
+	case <-j.finished:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return j.ending, nil
+	case <-ctx.Done(): // the runner says so at a signal; GitHub itself after minutes when it hears no more
+		return "failure", context.Cause(ctx)
 	case <-s.closing:
 		return "", ErrClosed
 	}

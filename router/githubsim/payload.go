@@ -99,7 +99,7 @@ func NewDelivery(ctx context.Context, url, secret, guid, event string, body []by
 func jobObject(j Job) object {
 	repo := apiURL + "/repos/" + j.Owner + "/" + j.Repo
 	return object{
-		"id": j.ID, "run_id": j.RunID, "run_attempt": 1, "run_url": fmt.Sprintf("%s/actions/runs/%d", repo, j.RunID),
+		"id": j.ID, "run_id": j.RunID, "run_attempt": max(j.Attempt, 1), "run_url": fmt.Sprintf("%s/actions/runs/%d", repo, j.RunID),
 		"node_id": nodeID("CheckRun", j.ID), "head_sha": SHA(j.RunID), "head_branch": j.Branch,
 		"url":           fmt.Sprintf("%s/actions/jobs/%d", repo, j.ID),
 		"html_url":      fmt.Sprintf("%s/%s/%s/actions/runs/%d/job/%d", webURL, j.Owner, j.Repo, j.RunID, j.ID),

@@ -55,6 +55,7 @@ func (s *Server) routes() http.Handler {
 		api.HandleFunc("GET /installation/repositories", s.listInstalled)
 	}
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/jobs/{id}", s.scoped("actions", rest.getJob))
+	api.HandleFunc("POST /repos/{owner}/{repo}/actions/jobs/{id}/rerun", s.scoped("actions", rest.rerunJob))
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}", s.scoped("actions", rest.getRun))
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs", s.scoped("actions", rest.listRuns))
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped("actions", rest.listRunJobs))
@@ -302,6 +303,20 @@ func (s rest) getJob(w http.ResponseWriter, r *http.Request, sc scope) {
 	answer(w, http.StatusOK, jobObject(j.Job))
 }
 
+func (s rest) rerunJob(w http.ResponseWriter, r *http.Request, sc scope) {
+	j := s.jobs[pathID(r)]
+	if j == nil || repoKey(j.Owner, j.Repo) != repoKey(sc.owner, sc.repo) {
+		notFound(w)
+		return
+	}
+	if why := s.notRerun(j); why != "" {
+		fault(w, http.StatusForbidden, why)
+		return
+	}
+	s.floor.rerun(j)
+	answer(w, http.StatusCreated, object{})
+}
+
 // run returns the jobs of a request's run; nil: there are none, and it has answered 404.
 func (s *floor) run(w http.ResponseWriter, r *http.Request, sc scope) []*job {
 	jobs := s.runs[pathID(r)]
@@ -353,13 +368,13 @@ func runObject(jobs []*job) object {
 		"id": j.RunID, "node_id": nodeID("WorkflowRun", j.RunID), "name": j.Workflow, "display_title": j.Name,
 		"check_suite_id": j.RunID, "check_suite_node_id": nodeID("CheckSuite", j.RunID),
 		"head_branch": j.Branch, "head_sha": SHA(j.RunID), "path": workflowPath(j.Workflow),
-		"run_number": 1, "run_attempt": 1, "referenced_workflows": []object{},
+		"run_number": 1, "run_attempt": j.Attempt, "referenced_workflows": []object{},
 		"event": j.Event, "status": status, "conclusion": orNull(conclusion), "workflow_id": workflow,
 		"url": api, "html_url": fmt.Sprintf("%s/%s/%s/actions/runs/%d", webURL, j.Owner, j.Repo, j.RunID),
-		"pull_requests": []object{}, "created_at": stamp(j.CreatedAt), "updated_at": stamp(updated), "run_started_at": stamp(j.CreatedAt),
+		"pull_requests": pullRequests(j), "created_at": stamp(j.CreatedAt), "updated_at": stamp(updated), "run_started_at": stamp(j.CreatedAt),
 		"actor": user(j.Actor, "User"), "triggering_actor": user(j.Sender, "User"),
 		"jobs_url": api + "/jobs", "logs_url": api + "/logs", "artifacts_url": api + "/artifacts",
-		"cancel_url": api + "/cancel", "rerun_url": api + "/rerun", "previous_attempt_url": nil,
+		"cancel_url": api + "/cancel", "rerun_url": api + "/rerun", "previous_attempt_url": previousAttempt(api, j.Attempt),
 		"check_suite_url": fmt.Sprintf("%s/check-suites/%d", repo, j.RunID),
 		"workflow_url":    fmt.Sprintf("%s/actions/workflows/%d", repo, workflow),
 		"head_commit": object{
@@ -368,6 +383,26 @@ func runObject(jobs []*job) object {
 		},
 		"repository": repository(j.JobSpec), "head_repository": repository(head),
 	}
+}
+
+// pullRequests returns the open pull requests that GitHub lists for a run: none of forks.
+func pullRequests(j Job) []object {
+	if !strings.HasPrefix(j.Event, "pull_request") || j.Closed || j.Head != "" {
+		return []object{}
+	}
+	api := apiURL + "/repos/" + j.Owner + "/" + j.Repo
+	repo := object{"id": number("repo", j.Owner+"/"+j.Repo), "url": api, "name": j.Repo}
+	return []object{{
+		"id": j.RunID, "number": 1, "url": api + "/pulls/1",
+		"head": object{"ref": j.Branch, "sha": SHA(j.RunID), "repo": repo}, "base": object{"ref": "main", "sha": SHA(-j.RunID), "repo": repo},
+	}}
+}
+
+func previousAttempt(api string, attempt int) any {
+	if attempt < 2 {
+		return nil
+	}
+	return fmt.Sprintf("%s/attempts/%d", api, attempt-1)
 }
 
 // workflowPath returns the path of a workflow's file in its repository.

@@ -83,7 +83,7 @@ func ExitCode(err error) int {
 // online, waits for a job, runs it and returns nil when the job has ended and the runner
 // is gone. It fails with ErrUnknownJIT, ErrUsedJIT or ErrVersion, with ErrRemoved when the runner is
 // deleted while it waits, with ErrClosed, and with the cause of ctx, which ends the
-// process like a signal: its job is cancelled, and a runner without a job goes offline.
+// process like a signal, or the loss of its node: its job fails, and a runner without a job goes offline.
 func (s *floor) Connect(ctx context.Context, encodedJIT string) error {
 	return s.ConnectAs(ctx, encodedJIT, "")
 }
