@@ -16,6 +16,7 @@ var (
 	ErrClaimed    = errors.New("claimed already")                // Store.Claim: the token was used
 	ErrBusy       = errors.New("the runner has a job")           // GitHub.RemoveRunner
 	ErrNameTaken  = errors.New("a runner has this name already") // GitHub.RunnerConfig
+	ErrRunning    = errors.New("the run has not completed")      // GitHub.RerunJob
 
 	// ErrRunnerLimit is GitHub.RunnerConfig's, in a FixError: GitHub takes no more
 	// runners there.

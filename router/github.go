@@ -80,6 +80,7 @@ type GitHub interface {
 	Listings
 	Notices
 	Variables
+	Reruns
 }
 
 // A ConfigRequest asks GitHub for a just-in-time runner configuration.

@@ -39,6 +39,11 @@ type Nomad interface {
 	// none. Safe for concurrent use.
 	Allocation(ctx context.Context, r Runner) (Allocation, error)
 
+	// End returns how the first allocation of a runner ended, as the NomadEnded that Follow
+	// reports of it; ErrNotFound when it has not, or when Nomad no longer knows it. Safe for
+	// concurrent use.
+	End(ctx context.Context, r Runner) (NomadEvent, error)
+
 	// Home returns where Start registers the runners of a placement. Errors are
 	// classified as for Start. Safe for concurrent use.
 	Home(ctx context.Context, p Placement) (NomadAt, error)
@@ -122,6 +127,7 @@ type NomadEvent struct {
 	Time  time.Time // of Nomad's clock; zero when it does not say
 	Node  string    // its name, for NomadPlaced and after
 	End   NomadEnd  // of NomadEnded
+	Loss  Loss      // of NomadEnded and NomadUnknown: why it ended through nobody's fault; "": it did not, or Nomad did not say
 	Text  string    // for people: what failed, with which exit code; "" when there is nothing to add
 	Code  int       // the exit code of the task that failed; 0: none did, or Nomad does not say
 	Again bool      // of an allocation in the place of another, which was lost with its node or drained

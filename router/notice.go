@@ -57,4 +57,7 @@ type DueNotice struct {
 	Kind  NoticeKind
 	Begun bool  // there is a notice, or may be
 	ID    int64 // of that notice; 0: there is none, or its ID is not known
+
+	Rerun RerunState // of a job that failed; "": it is not run again
+	Said  string     // about that
 }

@@ -44,8 +44,8 @@ type Store interface {
 
 	// NoticesDue returns up to limit jobs whose notice is due by now: first those that have a
 	// notice and whose state or reason has changed since; then, unless kind is "", those that
-	// have been refused, or have waited, for longer than after. Jobs that became known before
-	// since are left out.
+	// have been refused, or have waited, for longer than after, or are run again. Jobs that
+	// became known before since are left out.
 	NoticesDue(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.DueNotice, error)
 
 	// TroubleOf returns the newest trouble of a job that lasts, and the reason that the job
@@ -161,6 +161,12 @@ func (f *Feedback) send(ctx context.Context, u router.DueNotice) error {
 		cause, said = u.Job.Cause, u.Job.Reason
 	}
 	n := noticeOf(u.Job, u.Kind, said, f.Words(cause))
+	if u.Rerun != "" {
+		n.Title = router.Shorten("Run again: "+plain(u.Said), maxTitle-1)
+		if !u.Rerun.Over() {
+			n.State = router.NoticeWaits
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
 	id := u.ID

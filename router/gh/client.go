@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -416,6 +417,73 @@ func runOf(r *github.WorkflowRun, id int64) (router.Run, error) {
 		return router.Run{}, errors.New("GitHub's answer does not say which repository the run's commit comes from")
 	}
 	return router.Run{Event: r.GetEvent(), Fork: head != own, Actor: r.GetActor().GetLogin()}, nil
+}
+
+// RunState implements router.Reruns.
+func (c *Client) RunState(ctx context.Context, repo router.Repo, runID int64) (router.RunState, error) {
+	var run router.RunState
+	gone := false
+	of := callIn(repo, fmt.Sprintf("read run %d of", runID), "Actions (read)", "the run exists")
+	of.mayBeGone = true
+	err := c.askIn(ctx, repo, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		found, resp, err := api.Actions.GetWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)
+		gone = absent(err, resp)
+		if err == nil && (found.GetID() != runID || found.GetRunAttempt() < 1 || found.GetStatus() == "" || found.GetEvent() == "") {
+			err = errors.New("GitHub's answer lacks the run's ID, attempt, status or event")
+		}
+		if err == nil {
+			run = router.RunState{
+				Attempt: found.GetRunAttempt(), Completed: found.GetStatus() == "completed", Conclusion: found.GetConclusion(),
+				Event: found.GetEvent(), Open: len(found.PullRequests) > 0,
+			}
+		}
+		return resp, err
+	})
+	if gone {
+		err = fmt.Errorf("%w: %w", router.ErrNotFound, err)
+	}
+	return run, err
+}
+
+var (
+	// GitHub's words for a run that has not completed: "The workflow run containing this job
+	// is already running" (https://github.com/NVIDIA-NeMo/RL/pull/1193, read 2026-11-30).
+	notCompleted = regexp.MustCompile(`(?i)\b(already running|in progress|not (yet )?completed?)\b`)
+
+	// And for one that is too old, or not eligible: "This workflow run cannot be retried"
+	// (https://github.com/metabase/metabase/pull/70916, read 2026-11-30).
+	neverAgain = regexp.MustCompile(`(?i)\b(cannot|can't|unable to) be? ?re-?(tr|run)`)
+)
+
+// RerunJob implements router.Reruns. See
+// https://docs.github.com/en/rest/actions/workflow-runs#re-run-a-job-from-a-workflow-run (read 2026-11-30).
+func (c *Client) RerunJob(ctx context.Context, repo router.Repo, jobID int64) error {
+	code := 0
+	of := callIn(repo, fmt.Sprintf("run job %d again of", jobID), "Actions (write)", "the job exists")
+	of.mayBeGone = true
+	err := c.askIn(ctx, repo, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		resp, err := api.Actions.RerunJobByID(ctx, repo.Owner, repo.Name, jobID)
+		code = status(resp)
+		return resp, err
+	})
+	_, said, _ := strings.Cut(errorText(err), "GitHub answered ")
+	switch {
+	case err == nil, errors.As(err, new(*router.RetryAtError)):
+	case code == http.StatusForbidden && notCompleted.MatchString(said):
+		return fmt.Errorf("%w (%w)", router.ErrRunning, err)
+	case code == http.StatusForbidden && neverAgain.MatchString(said):
+		return &router.GiveUpError{Err: err}
+	case code < http.StatusMultipleChoices || code >= http.StatusInternalServerError:
+		return &router.UnansweredError{Err: err}
+	}
+	return err
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // A target is where a runner is registered.

@@ -263,6 +263,14 @@ func (g *Instances) SetVariable(ctx context.Context, v router.Variable, value st
 	return do(g.at(v.Host), func(c *Client) error { return c.SetVariable(ctx, v, value) })
 }
 
+func (g *Instances) RunState(ctx context.Context, repo router.Repo, runID int64) (router.RunState, error) {
+	return from(g.of(runID), func(c *Client) (router.RunState, error) { return c.RunState(ctx, repo, router.GitHubID(runID)) })
+}
+
+func (g *Instances) RerunJob(ctx context.Context, repo router.Repo, jobID int64) error {
+	return do(g.of(jobID), func(c *Client) error { return c.RerunJob(ctx, repo, router.GitHubID(jobID)) })
+}
+
 // Budget returns how many requests each GitHub still takes, as Client.Budget does.
 func (g *Instances) Budget() []router.Budget {
 	var all []router.Budget

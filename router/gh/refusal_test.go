@@ -92,6 +92,11 @@ var methods = []struct {
 		return c.SetVariable(ctx, router.Variable{Owner: "acme", Name: "RUNNER"}, "")
 	}, "", 204, map[int]string{404: "not found"}},
 	{"CancelRun", func(ctx context.Context, c *gh.Client) error { return c.CancelRun(ctx, acmeWeb, 7) }, "", 202, map[int]string{409: "none"}},
+	{"RunState", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.RunState(ctx, acmeWeb, 7)
+		return err
+	}, `{"id": 7, "run_attempt": 1, "status": "completed", "conclusion": "failure", "event": "push"}`, 200, map[int]string{404: "not found"}},
+	{"RerunJob", func(ctx context.Context, c *gh.Client) error { return c.RerunJob(ctx, acmeWeb, 7) }, "", 201, nil},
 }
 
 var aHook = router.Hook{Kind: router.HookRepository, ID: 5, Owner: "acme", Repo: "web"}

@@ -415,8 +415,9 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 			if e.End, e.Text = a.end(); e.End == router.EndFailed {
 				e.Code = a.exitCode()
 			}
+			e.Loss = a.loss()
 		case "unknown":
-			e.Kind, ok = router.NomadUnknown, true
+			e.Kind, e.Loss, ok = router.NomadUnknown, router.LossNode, true
 		}
 		if !ok {
 			return e, false, nil // about to be stopped
@@ -431,6 +432,8 @@ type allocation struct {
 	ClientStatus, ClientDescription   string
 	DesiredStatus, DesiredDescription string
 	PreviousAllocation                string
+	PreemptedByAllocation             string
+	DesiredTransition                 struct{ Migrate, NoShutdownDelay *bool }
 	ModifyTime                        int64
 	TaskStates                        map[string]struct {
 		Failed bool
@@ -457,7 +460,9 @@ func (a *allocation) end() (end router.NomadEnd, text string) {
 		why = a.DesiredDescription
 	case a.DesiredStatus != "run" && a.DesiredDescription != "": // it did not end by itself
 		end, why = router.EndKilled, a.DesiredDescription
-		if meaning, ok := killedBy[why]; ok {
+		if why == migrated && a.loss() == "" {
+			why = fmt.Sprintf("somebody stopped its allocation (%s)", why)
+		} else if meaning, ok := killedBy[why]; ok {
 			why = fmt.Sprintf("%s (%s)", meaning, why)
 		}
 	case why == "" || why == "Failed tasks" || why == "All tasks have completed":
@@ -469,10 +474,30 @@ func (a *allocation) end() (end router.NomadEnd, text string) {
 	return end, string(end) + ": " + Printable(Line(why), maxEnd)
 }
 
+// loss returns why an allocation was lost through nobody's fault. Both a drain and nomad
+// alloc stop migrate an allocation, but only the latter says whether to skip the delay of
+// its shutdown (2.0.5, tried 2026-11-30).
+func (a *allocation) loss() router.Loss {
+	switch t := a.DesiredTransition; {
+	case a.ClientStatus == "lost", a.DesiredDescription == lostWithNode: // whose node may be back since
+		return router.LossNode
+	case a.PreemptedByAllocation != "":
+		return router.LossPreempted
+	case t.Migrate != nil && *t.Migrate && t.NoShutdownDelay == nil:
+		return router.LossDrained
+	}
+	return ""
+}
+
+const (
+	migrated     = "alloc is being migrated"
+	lostWithNode = "alloc is lost since its node is down"
+)
+
 // killedBy says what Nomad's words mean for an allocation that it stops
 // (scheduler/reconciler and scheduler/util.go, v2.0.6-dev).
 var killedBy = map[string]string{
-	"alloc is being migrated":                  "its node is drained, or somebody stopped its allocation",
+	migrated:                                   "its node is drained",
 	"alloc not needed due to job update":       "its Nomad job was stopped",
 	"alloc is being updated due to job update": "its Nomad job was registered again",
 }
@@ -541,4 +566,38 @@ func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Alloca
 		return router.Allocation{}, Call{What: "read node " + newest.NodeName, Capability: NodeRead}.Classify(err)
 	}
 	return a, nil
+}
+
+// End implements router.Nomad. It needs read-job.
+func (c *Client) End(ctx context.Context, r router.Runner) (router.NomadEvent, error) {
+	at := Scope(r.NomadAt)
+	list, _, err := c.api.Jobs().Allocations(r.NomadJob, false, at.Read(ctx))
+	if err != nil {
+		return router.NomadEvent{}, ReadJob(r.NomadJob, at).Classify(err)
+	}
+	if len(list) == 0 {
+		return router.NomadEvent{}, router.ErrNotFound
+	}
+	first := slices.MinFunc(list, func(a, b *api.AllocationListStub) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
+	read := Call{What: "read the allocation of " + r.NomadJob, At: at, Capability: "read-job"}
+	body, err := c.api.Raw().Response("/v1/allocation/"+first.ID, at.Read(ctx))
+	if Status(err) == http.StatusNotFound {
+		return router.NomadEvent{}, router.ErrNotFound
+	}
+	if err != nil {
+		return router.NomadEvent{}, read.Classify(err)
+	}
+	defer body.Close()
+	var a allocation
+	if err := json.NewDecoder(&bounded{from: body, left: maxStub}).Decode(&a); err != nil {
+		return router.NomadEvent{}, fmt.Errorf("%s: read Nomad's answer: %w", read, unfinished(err))
+	}
+	e := router.NomadEvent{Job: r.NomadJob, At: r.NomadAt, Kind: router.NomadEnded, Time: moment(a.ModifyTime), Node: a.NodeName, Loss: a.loss()}
+	if a.ClientStatus != "complete" && a.ClientStatus != "failed" && a.ClientStatus != "lost" {
+		return e, router.ErrNotFound
+	}
+	if e.End, e.Text = a.end(); e.End == router.EndFailed {
+		e.Code = a.exitCode()
+	}
+	return e, nil
 }

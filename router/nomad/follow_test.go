@@ -183,8 +183,11 @@ func TestContractFollow(t *testing.T) {
 					ended = e
 				}
 			}
-			if ended.Text != "killed: its node is drained, or somebody stopped its allocation (alloc is being migrated)" || ended.Node == "" {
+			if ended.Text != "killed: somebody stopped its allocation (alloc is being migrated)" || ended.Node == "" || ended.Loss != "" {
 				t.Errorf("it is reported as %+v", ended)
+			}
+			if e, err := client.End(t.Context(), r); err != nil || e.Text != ended.Text || e.Node != ended.Node || e.Kind != router.NomadEnded || e.Loss != "" {
+				t.Errorf("End = %+v, %v", e, err)
 			}
 		})
 		t.Run("one that waits, is stopped and is purged", func(t *testing.T) {
@@ -481,7 +484,7 @@ func TestFollowALostNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := next(t, events, r.NomadJob)
-	if e.Kind != router.NomadEnded || e.Node != first || e.Text != "lost: alloc is lost since its node is down" {
+	if e.Kind != router.NomadEnded || e.Node != first || e.Text != "lost: alloc is lost since its node is down" || e.Loss != router.LossNode {
 		t.Errorf("first it is reported as %+v", e)
 	}
 	if e := next(t, events, r.NomadJob); e.Kind != router.NomadPlaced || e.Node == first {
@@ -490,6 +493,57 @@ func TestFollowALostNode(t *testing.T) {
 	a, err := client.Allocation(t.Context(), r)
 	if err != nil || a.Node == first || a.NodeAddr != "127.0.0.1" || a.Desired != "run" || a.Created.IsZero() {
 		t.Errorf("its allocation is %+v, %v", a, err)
+	}
+}
+
+// What takes a runner from its job is told with its end, and later.
+func TestFollowWhatWasDrainedOrPreempted(t *testing.T) {
+	for want, lose := range map[router.Loss]func(s *nomadsim.Server, node, job string) error{
+		router.LossDrained:   func(s *nomadsim.Server, node, _ string) error { return s.DrainNode(node) },
+		router.LossPreempted: func(s *nomadsim.Server, _, job string) error { return s.Preempt(job) },
+		router.LossNode: func(s *nomadsim.Server, node, _ string) error {
+			return errors.Join(s.FailNode(node), s.RestoreNode(node)) // which has it end by itself
+		},
+	} {
+		on := target{nomadtest.Simulated(t, nomadsim.Config{Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "a", Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: 4096})}})}
+		client := newClient(t, on.Config)
+		events := followed(t, client, 0)
+		r := on.Start(t, client, on.Fresh(t, env("WAIT", "60")))
+		upTo(t, events, r.NomadJob, router.NomadStarted)
+		if _, err := client.End(t.Context(), r); !errors.Is(err, router.ErrNotFound) {
+			t.Errorf("End of one that runs = %v", err)
+		}
+		if err := lose(on.Sim, "a", r.NomadJob); err != nil {
+			t.Fatal(err)
+		}
+		ended := next(t, events, r.NomadJob)
+		for ended.Kind != router.NomadEnded {
+			ended = next(t, events, r.NomadJob)
+		}
+		if ended.Loss != want {
+			t.Errorf("%s: it is reported as %+v", want, ended)
+		}
+		if e, err := client.End(t.Context(), r); err != nil || e.Loss != want || e.Node != "a" {
+			t.Errorf("%s: End = %+v, %v", want, e, err)
+		}
+	}
+}
+
+// As a real agent has them (2.0.5, 2026-11-30).
+func TestWhyAnAllocationWasLost(t *testing.T) {
+	for payload, want := range map[string]router.Loss{
+		`"ClientStatus": "complete", "DesiredStatus": "stop", "DesiredDescription": "alloc is being migrated", "DesiredTransition": {"ForceReschedule": null, "Migrate": true, "MigrateDisablePlacement": true, "NoShutdownDelay": null, "Reschedule": null}`:  router.LossDrained,
+		`"ClientStatus": "complete", "DesiredStatus": "stop", "DesiredDescription": "alloc is being migrated", "DesiredTransition": {"ForceReschedule": null, "Migrate": true, "MigrateDisablePlacement": null, "NoShutdownDelay": false, "Reschedule": true}`: "",
+		`"ClientStatus": "complete", "DesiredStatus": "evict", "DesiredDescription": "Preempted by alloc ID 6f960f8c", "PreemptedByAllocation": "6f960f8c-1aff-ac85-ebcd-9b3ada60dba1"`:                                                                        router.LossPreempted,
+		`"ClientStatus": "complete", "DesiredStatus": "stop", "DesiredDescription": "alloc not needed due to job update"`:                                                                                                                                      "",
+		`"ClientStatus": "lost", "DesiredStatus": "stop", "DesiredDescription": "alloc is lost since its node is down"`:                                                                                                                                        router.LossNode,
+		`"ClientStatus": "failed", "DesiredStatus": "run"`:  "",
+		`"ClientStatus": "unknown", "DesiredStatus": "run"`: router.LossNode,
+	} {
+		e, ok, err := streamed{Topic: "Allocation", Key: "1", FilterKeys: []string{"gha-1-1"}, Payload: []byte(`{"Allocation": {"JobID": "gha-1-1", ` + payload + `}}`)}.event()
+		if err != nil || !ok || e.Loss != want {
+			t.Errorf("%s is %+v, %t, %v; want %q", payload, e, ok, err, want)
+		}
 	}
 }
 

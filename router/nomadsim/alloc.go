@@ -1,6 +1,7 @@
 package nomadsim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -432,10 +433,67 @@ func (s clusterAPI) stopAllocation(_ http.Header, r *http.Request) (any, error) 
 	if !a.live() {
 		return &api.AllocStopResponse{}, nil
 	}
-	s.change("AllocationUpdateDesiredStatus").update(a, func(a *api.Allocation) {
-		a.DesiredStatus, a.DesiredDescription = "stop", migrating
-	})
+	e := s.migrate(a, "alloc-stop", api.DesiredTransition{Migrate: new(true), Reschedule: new(true), NoShutdownDelay: new(false)})
+	return &api.AllocStopResponse{EvalID: e.ID}, nil
+}
+
+// migrate stops an allocation and replaces it. s.mu is held.
+func (s *cluster) migrate(a *alloc, trigger string, how api.DesiredTransition) *api.Evaluation {
+	s.change("AllocationUpdateDesiredStatus").update(a, func(a *api.Allocation) { a.DesiredTransition = how })
+	s.change("PlanResult").update(a, func(a *api.Allocation) { a.DesiredStatus, a.DesiredDescription = "stop", migrating })
 	a.cancel()
 	j := s.jobs[key{a.Namespace, a.JobID}]
-	return &api.AllocStopResponse{EvalID: s.change("EvaluationUpdated").evaluate(j, "alloc-stop", *j.Type).ID}, nil
+	return s.change("EvaluationUpdated").evaluate(j, trigger, *j.Type)
+}
+
+// DrainNode drains a node as nomad node drain does once its deadline has passed: it takes no
+// new allocations, and its own are stopped and replaced elsewhere. It fails when there is
+// no such node.
+func (s *Server) DrainNode(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.turn(name, func(n *api.Node) { n.Drain, n.SchedulingEligibility = true, "ineligible" })
+	if err != nil {
+		return err
+	}
+	for _, a := range s.liveOn(n) {
+		s.migrate(a, "node-drain", api.DesiredTransition{Migrate: new(true)})
+	}
+	return nil
+}
+
+// Preempt has the allocations of a job give way to another's, as Nomad has them when its
+// configuration allows that, and replaces them. It fails when none runs.
+func (s *Server) Preempt(jobID string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, j := range s.jobs {
+		for _, a := range j.allocs {
+			if *j.ID != jobID || !a.live() {
+				continue
+			}
+			by := newID()
+			s.change("PlanResult").update(a, func(a *api.Allocation) {
+				a.DesiredStatus, a.PreemptedByAllocation, a.DesiredDescription = "evict", by, "Preempted by alloc ID "+by
+			})
+			a.cancel()
+			s.change("EvaluationUpdated").evaluate(j, "preemption", *j.Type)
+			return nil
+		}
+	}
+	return fmt.Errorf("nomadsim: job %q has no allocation that runs", jobID)
+}
+
+// liveOn returns the live allocations of a node, oldest first. s.mu is held.
+func (s *cluster) liveOn(n *node) []*alloc {
+	var list []*alloc
+	for _, a := range s.allocs {
+		if a.node == n && a.live() {
+			list = append(list, a)
+		}
+	}
+	slices.SortFunc(list, func(a, b *alloc) int {
+		return cmp.Or(cmp.Compare(a.CreateIndex, b.CreateIndex), cmp.Compare(a.ID, b.ID))
+	})
+	return list
 }

@@ -4,7 +4,7 @@
 // contract suite holds its answers against a real agent's.
 //
 // It differs from Nomad in this: it reads no HCL; it has one region, and no
-// ACLs, volumes, networks, preemption, spreads, periodic or system jobs;
+// ACLs, volumes, networks, preemption by itself (see Preempt), spreads, periodic or system jobs;
 // nothing restarts or is rescheduled, and the tasks of a group start together;
 // a dispatch's idempotency token holds even in a race; evaluations are complete
 // when a registration is answered; and nothing that ended is ever collected.

@@ -374,7 +374,9 @@ func (c *reconciler) doAll(ctx context.Context, todo []task) error {
 	for _, t := range todo {
 		switch t.what {
 		case recordEnd:
-			ended = append(ended, t.runner.ID)
+			if !hadJob(t.runner) {
+				ended = append(ended, t.runner.ID)
+			}
 		case askWhy:
 			if fits[t.runner.Fit] || len(fits) < whyFits {
 				fits[t.runner.Fit] = true
@@ -392,7 +394,7 @@ func (c *reconciler) doAll(ctx context.Context, todo []task) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(passCallers)
 	for _, t := range todo {
-		if t.what == recordEnd || t.what == askWhy {
+		if t.what == recordEnd && !hadJob(t.runner) || t.what == askWhy {
 			continue
 		}
 		g.Go(func() error {
@@ -416,6 +418,8 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 		return err
 	case recordPlaced:
 		return c.recordPlaced(ctx, r)
+	case recordEnd:
+		return c.recordEnd(ctx, r)
 	case retireRunner:
 		if err := c.r.Retire(ctx, r.Runner, why); err != nil {
 			return err
@@ -497,12 +501,33 @@ func (c *reconciler) confirm(ctx context.Context, r router.LiveRunner) (ended bo
 		return ended, err
 	}
 	what, why, _ := c.r.policy.mend(r, &router.NomadJob{ID: r.NomadJob, At: r.NomadAt, Status: "dead"}, "", c.r.Now())
-	if what == recordEnd {
+	if what == recordEnd && !hadJob(r) {
 		ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 		defer cancel()
 		return true, c.r.Store.Ended(ctx, []string{r.ID}, c.r.Now())
 	}
 	return true, c.act(ctx, r, what, why)
+}
+
+// hadJob reports whether GitHub may have a job fail with the runner's end.
+func hadJob(r router.LiveRunner) bool {
+	return r.NomadJob != "" && (r.State == router.RunnerBusy || r.State == router.RunnerFinished)
+}
+
+// recordEnd records how a runner ended whose end was missed.
+func (c *reconciler) recordEnd(ctx context.Context, r router.LiveRunner) error {
+	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	e, err := c.r.Nomad.End(nomadCtx, r.Runner)
+	switch {
+	case err == nil:
+		return c.r.follower.record(ctx, []router.NomadEvent{e})
+	case errors.Is(err, router.ErrNotFound), errors.As(err, new(*router.FixError)):
+		ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+		defer cancel()
+		return c.r.Store.Ended(ctx, []string{r.ID}, c.r.Now())
+	}
+	return err
 }
 
 // recordPlaced records the node of a runner whose placement was missed.

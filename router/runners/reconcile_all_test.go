@@ -49,6 +49,9 @@ func (allStore) SetReason(context.Context, string, string, time.Time) error { re
 
 func (n *allNomad) Stop(context.Context, router.Runner) error          { n.stopped++; return nil }
 func (n *allNomad) Ended(context.Context, router.Runner) (bool, error) { return true, nil }
+func (n *allNomad) End(context.Context, router.Runner) (router.NomadEvent, error) {
+	return router.NomadEvent{}, router.ErrNotFound
+}
 func (n *allNomad) Allocation(context.Context, router.Runner) (router.Allocation, error) {
 	if n.alloc == "" {
 		return router.Allocation{}, router.ErrNotFound

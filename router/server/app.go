@@ -31,6 +31,7 @@ import (
 	"switchyard/router/intake"
 	"switchyard/router/operate"
 	"switchyard/router/overflow"
+	"switchyard/router/rerun"
 	"switchyard/router/runners"
 	"switchyard/router/telemetry"
 	"switchyard/rules"
@@ -308,6 +309,7 @@ func (a *App) wire(c Config) {
 	})
 	commits := &feedback.Feedback{Store: c.Store, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, Log: a.log, Now: c.Now, Words: health.Words, Spare: c.Recheck}
 	a.overflow = &overflow.Overflow{Store: c.Store, GitHub: c.GitHub, Decider: a.decider, Log: a.log, Metrics: c.Metrics, Now: c.Now, Last: a.last}
+	lost := &rerun.Reruns{Store: c.Store, GitHub: c.GitHub, Log: a.log, Metrics: c.Metrics, Now: c.Now}
 	a.operator = &operate.Operator{Store: c.Store, GitHub: c.GitHub, Runners: a.runners, Log: a.log, Now: c.Now, Due: due}
 	a.clock = &clock{store: c.Store, log: a.log, now: c.Now, tick: c.Tick, setBack: func() {
 		backoff.ClockSetBack()
@@ -330,6 +332,7 @@ func (a *App) wire(c Config) {
 	a.duties = []duty{
 		{c.Deliveries, a.sweeper.Sweep, "cannot ask github for lost deliveries", a.sweeper.Sooner()},
 		{c.Recheck / 10, a.intake.Recheck, "cannot ask github about jobs that nobody serves", nil},
+		{c.Feedback, lost.Ask, "cannot ask github to run jobs again that lost their runner", nil},
 		{c.Recheck / 10, commits.CancelRuns, "cannot cancel runs that nothing can serve", nil},
 		{c.Feedback, commits.Update, "cannot update notices on commits", nil},
 		{versionsEvery, versions.Look, "cannot ask github for the versions of runners", nil},

@@ -151,6 +151,10 @@ func (c *cluster) Allocation(_ context.Context, r router.Runner) (router.Allocat
 	return router.Allocation{ID: "a-" + r.ID, Status: "pending", Desired: "run", Node: "one", NodeAddr: "127.0.0.1"}, nil
 }
 
+func (c *cluster) End(context.Context, router.Runner) (router.NomadEvent, error) {
+	return router.NomadEvent{}, router.ErrNotFound
+}
+
 func (c *cluster) Home(context.Context, router.Placement) (router.NomadAt, error) {
 	return router.NomadAt{}, nil
 }

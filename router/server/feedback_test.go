@@ -66,6 +66,12 @@ func (b *board) CancelRun(_ context.Context, _ router.Repo, runID int64) error {
 	return nil
 }
 
+func (b *board) RunState(context.Context, router.Repo, int64) (router.RunState, error) {
+	return router.RunState{}, router.ErrNotFound
+}
+
+func (b *board) RerunJob(context.Context, router.Repo, int64) error { return router.ErrRunning }
+
 // of returns what is shown of a job; the zero Notice: nothing.
 func (b *board) of(jobID int64) (n router.Notice) {
 	b.mu.Lock()

@@ -33,13 +33,15 @@ func TestABusyRunnerThatIsKilledIsToldOf(t *testing.T) {
 		kill func(w *routertest.World, id string) error
 		why  string
 	}{
-		"by a drain": {func(w *routertest.World, id string) error {
+		"by a drain":     {func(w *routertest.World, _ string) error { return w.Nomad.DrainNode("node-1") }, "killed: its node is drained (alloc is being migrated)"},
+		"by another job": {func(w *routertest.World, id string) error { return w.Nomad.Preempt(id) }, "killed: Preempted by alloc ID "},
+		"by a stop of its allocation": {func(w *routertest.World, id string) error {
 			list, _, err := w.API.Jobs().Allocations(id, false, nil)
 			if err == nil {
 				_, err = w.API.Allocations().Stop(&api.Allocation{ID: list[0].ID}, nil)
 			}
 			return err
-		}, "killed: its node is drained"},
+		}, "killed: somebody stopped its allocation"},
 		"by somebody": {func(w *routertest.World, id string) error {
 			_, _, err := w.API.Jobs().Deregister(id, false, nil)
 			return err

@@ -12,6 +12,7 @@ import (
 	"switchyard/router/intake"
 	"switchyard/router/operate"
 	"switchyard/router/overflow"
+	"switchyard/router/rerun"
 	"switchyard/router/runners"
 	"switchyard/router/telemetry"
 )
@@ -32,6 +33,7 @@ type Store interface {
 	feedback.Store
 	operate.Store
 	overflow.Store
+	rerun.Store
 	telemetry.Counter
 	health.Store
 

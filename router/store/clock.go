@@ -26,12 +26,13 @@ WHERE (ended_at = 0 OR state IN ('dispatched', 'claimed', 'online', 'busy') OR e
 	rewindRedeliveriesSQL = `UPDATE redeliveries SET due_at = ?1 WHERE due_at > ?1`
 	rewindFeedbackSQL     = `UPDATE feedback SET due_at = ?1 WHERE due_at > ?1`
 	rewindOverflowsSQL    = `UPDATE overflows SET since = min(since, ?1), state_at = min(state_at, ?1) WHERE max(since, state_at) > ?1`
+	rewindRerunsSQL       = `UPDATE reruns SET due_at = ?1 + 60000 WHERE due_at > ?1 + 60000` // an answer of GitHub may be on its way
 )
 
 // Rewind implements server.Store.
 func (s *Store) Rewind(ctx context.Context, now time.Time) (n int, err error) {
 	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (n int, err error) {
-		for i, query := range []string{rewindJobsSQL, rewindRunnersSQL, rewindRedeliveriesSQL, rewindFeedbackSQL, rewindOverflowsSQL} {
+		for i, query := range []string{rewindJobsSQL, rewindRunnersSQL, rewindRedeliveriesSQL, rewindFeedbackSQL, rewindOverflowsSQL, rewindRerunsSQL} {
 			rewound, err := t.exec(query, millis(now))
 			if err != nil {
 				return 0, err

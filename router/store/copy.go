@@ -36,7 +36,7 @@ var copiedTables = []copiedTable{
 	}, []string{"private", "fork"}},
 	{"runners", []string{"id"}, []string{
 		"id", "job_id", "try", "state", "name", "github_id", "nomad_job", "namespace", "region", "created_at", "updated_at", "reason", "state_at",
-		"fit", "target", "placed_at", "node", "unplaced", "ended_at", "own", "end_words", "cause", "cause_text", "ended_job", "rule", "rules", "version", "exit_code",
+		"fit", "target", "placed_at", "node", "unplaced", "ended_at", "own", "end_words", "cause", "cause_text", "ended_job", "rule", "rules", "version", "exit_code", "loss",
 	}, []string{"own"}},
 	{"claims", []string{"token_hash"}, []string{"token_hash", "runner_id"}, nil},
 	{"deliveries", []string{"id"}, []string{"id", "job_id", "action", "received_at", "digest"}, nil},
@@ -45,6 +45,7 @@ var copiedTables = []copiedTable{
 	{"hooks", []string{"kind", "id"}, []string{"kind", "id", "owner", "repo", "swept", "newest", "cursor", "heard_at", "proved"}, []string{"proved"}},
 	{"redeliveries", []string{"guid"}, []string{"guid", "hook_kind", "hook_id", "delivery_id", "sent_at", "tries", "due_at", "action"}, nil},
 	{"feedback", []string{"job_id"}, []string{"job_id", "kind", "github_id", "state", "said", "due_at"}, nil},
+	{"reruns", []string{"job_id"}, []string{"job_id", "run_id", "name", "loss", "state", "said", "asked_at", "tries", "due_at"}, nil},
 	{"audit", []string{"id"}, []string{"id", "at", "who", "did", "what", "result", "login", "address"}, nil},
 	{"rules_versions", []string{"id"}, []string{"id", "at", "hash", "who", "origin", "note", "files"}, nil},
 	{"job_labels", []string{"label", "job_id"}, []string{"label", "job_id"}, nil},

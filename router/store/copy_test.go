@@ -13,6 +13,7 @@ import (
 	"switchyard/router/store"
 	"switchyard/router/store/postgrestest"
 	"switchyard/router/store/storetest"
+	"switchyard/rules"
 )
 
 // live fills a database with some of everything.
@@ -30,9 +31,10 @@ func live(t *testing.T, s *store.Store) {
 		must(t, err)
 		r := router.Runner{ID: j.RunnerID(), JobID: id, Try: 1, Name: j.RunnerID(), Fit: "f", NomadJob: j.RunnerID(), Own: id == 3}
 		must(t, s.Prepare(t.Context(), r, [32]byte{byte(id)}, now))
-		must(t, s.Dispatched(t.Context(), r, [32]byte{byte(id)}, &router.Decision{Outcome: "routed", Rule: "linux"}, now))
+		must(t, s.Dispatched(t.Context(), r, [32]byte{byte(id)}, &router.Decision{Outcome: "routed", Rule: "linux", Rerun: &rules.Rerun{When: []string{"drained"}, Times: 1}}, now))
 	}
 	must(t, errOf(s.Claim(t.Context(), [32]byte{1}, now)))
+	storetest.Lose(t, s, 2, router.LossDrained, now)
 	must(t, s.Audit(t.Context(), router.Audit{At: now, Who: "vera", Did: "retry", What: "jobs/1", Result: "ok"}))
 	must(t, errOf(s.KeepRules(t.Context(), router.KeptRules{At: now, Hash: "h", Origin: "start"})))
 	must(t, errOf(s.RecordHook(t.Context(), router.Hook{Kind: router.HookRepository, ID: 7, Owner: "acme", Repo: "web"}, now, now)))

@@ -12,19 +12,28 @@ import (
 const (
 	// Jobs whose notice is out of date, those that run or ended first.
 	changedNoticesSQL = `
-SELECT ` + jobColumns + `, said_kind, said_id FROM jobs
+SELECT ` + jobColumns + `, said_kind, said_id, coalesce(rerun_state, ''), coalesce(rerun_said, '') FROM jobs
 JOIN (SELECT job_id, kind AS said_kind, github_id AS said_id, state AS said_state, said FROM feedback WHERE due_at IS NOT NULL AND due_at <= ?1) AS f
 	ON job_id = id
+LEFT JOIN ` + rerunSaid + ` ON rerun_job = id
 WHERE said_state <> state OR said <> reason
 ORDER BY state NOT IN ('running', 'completed'), id LIMIT ?2`
 
 	// Jobs that have no notice. One that is not decided may be somebody else's.
 	newNoticesSQL = `
-SELECT ` + jobColumns + `, '', 0 FROM jobs
+SELECT ` + jobColumns + `, '', 0, '', '' FROM jobs
 WHERE sha <> '' AND decision IS NOT NULL AND received_at >= ?2
 	AND (state IN ('held', 'queued', 'retrying', 'dispatched') AND received_at <= ?1 OR state IN ('denied', 'unroutable'))
 	AND NOT EXISTS (SELECT 1 FROM feedback WHERE job_id = jobs.id)
 ORDER BY id LIMIT ?3`
+
+	// Jobs that are run again, likewise.
+	rerunNoticesSQL = `
+SELECT ` + jobColumns + `, '', 0, rerun_state, rerun_said FROM jobs JOIN ` + rerunSaid + ` ON rerun_job = id
+WHERE sha <> '' AND received_at >= ?1 AND NOT EXISTS (SELECT 1 FROM feedback WHERE job_id = jobs.id)
+ORDER BY id LIMIT ?2`
+
+	rerunSaid = `(SELECT job_id AS rerun_job, state AS rerun_state, said AS rerun_said FROM reruns) AS r`
 )
 
 // NoticesDue implements feedback.Store.
@@ -33,6 +42,11 @@ func (s *noticeStore) NoticesDue(ctx context.Context, kind router.NoticeKind, af
 	if err == nil && kind != "" && len(list) < limit {
 		var fresh []router.DueNotice
 		fresh, err = s.unsaid(ctx, false, newNoticesSQL, millis(now.Add(-after)), millis(since), limit-len(list))
+		if err == nil && len(list)+len(fresh) < limit {
+			var again []router.DueNotice
+			again, err = s.unsaid(ctx, false, rerunNoticesSQL, millis(since), limit-len(list)-len(fresh))
+			fresh = append(fresh, again...)
+		}
 		for _, u := range fresh {
 			u.Kind = kind
 			list = append(list, u)
@@ -47,7 +61,7 @@ func (s *noticeStore) NoticesDue(ctx context.Context, kind router.NoticeKind, af
 func (s *noticeStore) unsaid(ctx context.Context, begun bool, query string, args ...any) ([]router.DueNotice, error) {
 	return all(s.querier(ctx), func(rows *sql.Rows, u *router.DueNotice) error {
 		u.Begun = begun
-		return scanJobAnd(rows, &u.Job, &u.Kind, &u.ID)
+		return scanJobAnd(rows, &u.Job, &u.Kind, &u.ID, &u.Rerun, &u.Said)
 	}, query, args...)
 }
 

@@ -130,15 +130,18 @@ WHERE s.state = 'running' AND s.runner_name = (SELECT name FROM runners WHERE id
 	endedBeforeSQL = `
 UPDATE jobs AS s SET updated_at = ?3, cause = 'runner_ended', reason = s.reason || '; ` + whileItRan + `' || ?2
 WHERE s.id = (SELECT ended_job FROM runners WHERE id = ?1 AND state = 'finished')
-	AND s.state = 'completed' AND s.conclusion <> 'success' AND s.completed_at > ?4 - 60000 AND s.cause <> 'runner_ended'`
+	AND s.state = 'completed' AND s.conclusion <> 'success' AND s.completed_at > ?4 AND s.cause <> 'runner_ended'`
+
+	// What is known of its end stays.
+	lossSQL = `UPDATE runners SET loss = ?2 WHERE id = ?1 AND (ended_at = 0 OR end_words = '')`
 
 	unknownSQL = `
-UPDATE runners SET cause = 'disconnected', reason = ?2, updated_at = ?3
+UPDATE runners SET cause = 'disconnected', loss = ?4, reason = ?2, updated_at = ?3
 WHERE id = ?1 AND ended_at = 0 AND state IN ('dispatched', 'claimed', 'online', 'busy') RETURNING job_id, try`
 
 	// The node has reconnected, and Nomad reports the allocation as it is.
 	knownAgainSQL = `
-UPDATE runners SET cause = '', reason = 'its node ' || ?2 || ' is connected again', updated_at = ?3
+UPDATE runners SET cause = '', loss = '', reason = 'its node ' || ?2 || ' is connected again', updated_at = ?3
 WHERE id = ?1 AND ended_at = 0 AND cause = 'disconnected' RETURNING job_id, try`
 
 	runningReasonSQL = `
@@ -197,6 +200,9 @@ func runnerIn(nomadJob string) string {
 	return strings.Join(parts[:3], "-")
 }
 
+// endedBefore is how long before its runner's end a job may have ended because of that.
+const endedBefore = time.Minute
+
 // How reasons begin.
 const (
 	runsOn     = "runs on "                                // of a running job
@@ -241,6 +247,9 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 				return err
 			}
 		}
+		if _, err := t.exec(lossSQL, id, e.Loss); err != nil {
+			return err
+		}
 		if _, err := t.exec(runnerEndedSQL, id, at, millis(now), words("its Nomad job ended", e.Text), e.Text, e.Code); err != nil {
 			return err
 		}
@@ -253,7 +262,10 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 				return err
 			}
 			if e.End != router.EndFailed {
-				if _, err := t.exec(endedBeforeSQL, id, how, millis(now), at); err != nil {
+				if _, err := t.exec(endedBeforeSQL, id, how, millis(now), at-endedBefore.Milliseconds()); err != nil {
+					return err
+				}
+				if err := wantRerun(t, id, fromMillis(at).Add(-endedBefore), now); err != nil {
 					return err
 				}
 			}
@@ -277,7 +289,10 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		_, err = t.exec(idledSQL, id, said, millis(now.Add(-router.OnlineAfter)))
 		return err
 	case router.NomadUnknown:
-		return unknown(t, id, node, now)
+		if err := unknown(t, id, node, e.Loss, now); err != nil {
+			return err
+		}
+		return wantRerun(t, id, now.Add(-endedBefore), now)
 	case router.NomadStopped:
 		// With a node, the end of its allocation follows.
 		var placedAt int64
@@ -330,9 +345,9 @@ func started(t *tx, id, node string, now time.Time) error {
 }
 
 // unknown records that a runner's node is disconnected.
-func unknown(t *tx, id, node string, now time.Time) error {
+func unknown(t *tx, id, node string, loss router.Loss, now time.Time) error {
 	why := fmt.Sprintf("its node is disconnected from Nomad: its state on node %s is unknown until that reconnects or Nomad gives up on it", node)
-	r, err := t.runnerOf(id, unknownSQL, why, millis(now))
+	r, err := t.runnerOf(id, unknownSQL, why, millis(now), loss)
 	if err != nil || r.JobID == 0 {
 		return err
 	}

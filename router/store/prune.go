@@ -39,6 +39,8 @@ DELETE FROM events WHERE id IN (
 
 	pruneFeedbackSQL = `DELETE FROM feedback WHERE job_id = ?1`
 
+	pruneRerunSQL = `DELETE FROM reruns WHERE job_id = ?1`
+
 	pruneJobSQL = `DELETE FROM jobs WHERE id = ?1`
 
 	pruneAuditSQL = `DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY id LIMIT ?2)`
@@ -81,7 +83,7 @@ func (s *Store) Prune(ctx context.Context, ended, foreign, unseen, delivered tim
 					return rows, err
 				}
 			}
-			for _, query := range []string{pruneClaimsSQL, pruneRunnersSQL, pruneFeedbackSQL, pruneJobSQL} {
+			for _, query := range []string{pruneClaimsSQL, pruneRunnersSQL, pruneFeedbackSQL, pruneRerunSQL, pruneJobSQL} {
 				n, err := t.exec(query, id)
 				if rows += int(n); err != nil {
 					return 0, err

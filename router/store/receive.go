@@ -194,6 +194,9 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 		if err := nextSibling(t, j.ID, now); err != nil {
 			return false, err
 		}
+		if _, err := t.exec(rerunSoonerSQL, j.RunID, now+rerunPause.Milliseconds()); err != nil {
+			return false, fmt.Errorf("look sooner at the run of job %d: %w", j.ID, err)
+		}
 	}
 	if changed && state == router.Running {
 		if err := widen(t, j.ID, now); err != nil {
@@ -204,6 +207,9 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 		moved, err := moveRunner(t, runnerName, j.ID, state, now)
 		if err == nil && moved.ID != "" && refused.State != "" {
 			err = overrule(t, refused, moved, runnerName, now)
+		}
+		if err == nil && state == router.Completed {
+			err = wantRerun(t, moved.ID, time.Time{}, d.ReceivedAt)
 		}
 		if err != nil || moved.ID != "" {
 			return true, err

@@ -48,6 +48,7 @@ type Store struct {
 	claimStore
 	runnerStore
 	noticeStore
+	rerunStore
 
 	counted  counted
 	path     string
@@ -85,6 +86,7 @@ type (
 	claimStore  struct{ *db }
 	runnerStore struct{ *db }
 	noticeStore struct{ *db }
+	rerunStore  struct{ *db }
 )
 
 // Open opens the database file at path and brings its schema up to date; a path that is
@@ -213,7 +215,7 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 func newStore(path string) *Store {
 	d := &db{}
 	return &Store{
-		db: d, intakeStore: intakeStore{d}, dispatchStore: dispatchStore{db: d}, claimStore: claimStore{d}, runnerStore: runnerStore{d}, noticeStore: noticeStore{d},
+		db: d, intakeStore: intakeStore{d}, dispatchStore: dispatchStore{db: d}, claimStore: claimStore{d}, runnerStore: runnerStore{d}, noticeStore: noticeStore{d}, rerunStore: rerunStore{d},
 		path: path, bound: checkClean, patience: lockPatience, sync: "FULL",
 	}
 }

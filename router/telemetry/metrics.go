@@ -34,6 +34,7 @@ type Metrics struct {
 	thefts     prometheus.Counter
 	overruled  *prometheus.CounterVec // by state
 	overflows  *prometheus.CounterVec // by rule, change
+	reruns     *prometheus.CounterVec // by loss, outcome
 
 	registered, placed, claimed, running *prometheus.HistogramVec // by rule
 
@@ -62,6 +63,7 @@ func NewMetrics() *Metrics {
 		retries:    counter("retries_total", "Times that a job is tried again, by who kept it from its runner.", "cause"),
 		overruled:  counter("refused_jobs_served_total", "Jobs that were denied, unroutable or ignored here, and that GitHub gave to one of our runners all the same.", "state"),
 		overflows:  counter("overflow_changes_total", "Times that a variable by which jobs of a rule overflow was set, was set back, or was left to somebody who had changed it.", "rule", "change"),
+		reruns:     counter("reruns_total", "Jobs that failed as they lost their runner: whether they were run again (done), or why not is in their reason (dropped).", "loss", "outcome"),
 		thefts:     prometheus.NewCounter(prometheus.CounterOpts{Name: "switchyard_thefts_total", Help: "Runners that GitHub gave to another job than the one they were meant for."}),
 
 		registered: since("registration", "its first runner is registered on Nomad"),
@@ -86,10 +88,14 @@ func NewMetrics() *Metrics {
 	for _, refused := range []router.JobState{router.Denied, router.Unroutable, router.Ignored} {
 		m.overruled.WithLabelValues(string(refused))
 	}
+	for _, loss := range []router.Loss{router.LossNode, router.LossPreempted, router.LossDrained} {
+		m.reruns.WithLabelValues(string(loss), string(router.RerunDone))
+		m.reruns.WithLabelValues(string(loss), string(router.RerunDropped))
+	}
 	for _, cause := range []router.Cause{router.CauseNomad, router.CauseGitHub, router.CauseGitHubLimit, router.CauseRunner, router.CauseVersion} {
 		m.retries.WithLabelValues(string(cause))
 	}
-	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.overflows, m.registered, m.placed, m.claimed, m.running, m.commits, m.changes,
+	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.overflows, m.reruns, m.registered, m.placed, m.claimed, m.running, m.commits, m.changes,
 		m.Nomad.requests, m.Nomad.took, m.GitHub.requests, m.GitHub.took, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -120,6 +126,11 @@ func (m *Metrics) Decided(j router.Job, d *router.Decision) {
 // Retried counts a job that is retried, by the label of its cause.
 func (m *Metrics) Retried(cause router.Cause) {
 	m.retries.WithLabelValues(string(cause.Label())).Inc()
+}
+
+// Rerun counts a job that lost its runner, by whether it was run again.
+func (m *Metrics) Rerun(loss router.Loss, outcome router.RerunState) {
+	m.reruns.WithLabelValues(string(loss), string(outcome)).Inc()
 }
 
 // Registered, Placed, Claimed and Started record how long after its first delivery a job

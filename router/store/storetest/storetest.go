@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"lost deliveries", lostTests},
 		{"feedback", feedbackTests},
 		{"variables by which jobs overflow", overflowTests},
+		{"reruns", rerunTests},
 		{"life on Nomad", lifeTests},
 		{"runners of their own registration", ownTests},
 		{"failures", failureTests},
@@ -247,9 +248,14 @@ func (f *fixture) prepare(jobID int64) router.Runner {
 // dispatch takes a job from queued to dispatched.
 func (f *fixture) dispatch(jobID int64) router.Runner {
 	f.t.Helper()
+	return f.dispatchBy(jobID, decision())
+}
+
+func (f *fixture) dispatchBy(jobID int64, d *router.Decision) router.Runner {
+	f.t.Helper()
 	r := f.prepare(jobID)
 	r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci", Region: "tokyo"}
-	f.must(f.Dispatched(f.ctx(), r, Token(r.ID), decision(), T0))
+	f.must(f.Dispatched(f.ctx(), r, Token(r.ID), d, T0))
 	return r
 }
 
