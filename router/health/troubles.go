@@ -397,7 +397,7 @@ func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
 			what = of.name + "'s answers cannot be read, as they are empty, cut off or not its own"
 		case f.Status == http.StatusUnauthorized:
 			cause, do, what = of.denies, of.allow, of.name+" refuses the login (401)"
-		case f.Status == http.StatusForbidden && optional[f.Call]:
+		case f.Status == http.StatusForbidden && optional[callOf(f)]:
 			continue
 		case f.Status == http.StatusForbidden:
 			cause, do, what = of.denies, of.allow, of.name+" does not permit (403)"
@@ -423,6 +423,12 @@ func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
 		}
 	}
 	return all
+}
+
+// callOf returns the name of a call without its host.
+func callOf(f telemetry.Failing) string {
+	call, _, _ := strings.Cut(f.Call, " at ")
+	return call
 }
 
 // optional are calls that Switchyard works without, though it says less then, or whose refusal is a

@@ -666,10 +666,11 @@ func theirs(n need, value string) (why, fix string) {
 
 // create says how to make the variable that is missing.
 func create(n need) string {
-	if n.Scope == "repository" {
-		return fmt.Sprintf("create it: gh variable set %s --repo %s --body '%s'", n.Variable, n.repo.FullName, n.Back)
+	where := "--repo " + n.repo.FullName
+	if n.Scope != "repository" {
+		where = "--org " + n.repo.Owner + " --visibility all"
 	}
-	return fmt.Sprintf("create it: gh variable set %s --org %s --visibility all --body '%s'", n.Variable, n.repo.Owner, n.Back)
+	return fmt.Sprintf("create it, as with gh variable set %s %s --body '%s'; if it is there, let Switchyard's login see it (Variables: read and write)", n.Variable, where, n.Back)
 }
 
 // same reports whether two values of a variable mean the same to runs-on.

@@ -514,6 +514,36 @@ func TestAReplicaThatStopsLeavesAVariableToTheOthers(t *testing.T) {
 	}
 }
 
+// A leader that only loses the lead leaves the variable to the next.
+func TestALeaderThatNoLongerLeadsLeavesAVariableAsItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newOverflowWorld(t)
+		o := &others{joined: make(chan router.Member, 1), told: make(chan string, 1000)}
+		w.Start(slowly, func(c *server.Config) { c.Replicas, c.Name = o, "this" })
+		m := <-o.joined
+		term := func(do func()) {
+			ctx, end := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- m.Lead(ctx) }()
+			do()
+			end()
+			must(t, <-ended)
+		}
+		term(func() {
+			w.fill("web", 30*time.Minute)
+			w.await("web", hosted, 12*time.Minute)
+		})
+		w.holds("web", hosted, time.Minute)
+		if s := w.trouble(router.CauseOverflow); s.Cause != "" {
+			t.Errorf("without a leader Now shows %+v", s)
+		}
+		term(func() {
+			w.holds("web", hosted, 10*time.Minute)
+			w.await("web", ours, 2*time.Hour)
+		})
+	})
+}
+
 // What the leader knows shows on the other replicas.
 func TestAllReplicasShowWhatOverflows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

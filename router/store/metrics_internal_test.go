@@ -19,6 +19,9 @@ func TestMetricsReadNoHistory(t *testing.T) {
 		troublesSQL + "true" + troublesGroups: {
 			"SCAN t", "SEARCH j USING INTEGER PRIMARY KEY", "SEARCH r USING INDEX runners_live (state=?)", "SEARCH j USING INDEX jobs_state (state=?)",
 		},
+		waitsSQL: {
+			"SEARCH j USING INDEX jobs_state (state=?)", "SEARCH e USING INDEX events_job (job_id=?)", "SEARCH t USING PRIMARY KEY (job_id=? AND cause=?)",
+		},
 		limitHoldersSQL: {"SEARCH jobs USING INDEX jobs_limit (limit_key=? AND state=?)"},
 	} {
 		for _, step := range want {

@@ -64,7 +64,7 @@ FROM (
 		coalesce((SELECT min(t.since) FROM troubles t WHERE t.job_id = j.id AND t.cause IN ('no_node_fits', 'out_of_service')), 0) AS no_node,
 		coalesce((SELECT min(t.since) FROM troubles t WHERE t.job_id = j.id AND t.cause IN ('nomad', 'silent')), 0) AS nomad
 	FROM jobs j INDEXED BY jobs_state
-	WHERE j.state IN ('held', 'queued', 'retrying', 'dispatched') AND (j.state <> 'held' OR j.cause = 'limit') AND j.cause <> 'no_job'
+	WHERE j.state IN ('held', 'queued', 'retrying', 'dispatched') AND (j.state <> 'held' OR j.cause IN ('limit', 'runner_version')) AND j.cause <> 'no_job'
 UNION ALL
 	SELECT ` + ruleSQL + `, j.host, j.owner, j.repo, 1, 0, 0, 0 FROM jobs j INDEXED BY jobs_state WHERE j.state = 'running'
 ) AS j WHERE rule <> '' GROUP BY 1, 2, 3, 4 ORDER BY 5, 1, 2, 3, 4`

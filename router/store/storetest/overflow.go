@@ -87,12 +87,16 @@ var overflowTests = []test{
 		f.must(errOf(f.Admit(f.ctx(), 2, limited, T0)))
 		f.wantState(2, router.Held)
 		want("a job that waits for a place", router.RuleWait{Oldest: T0})
+		f.receive(queued(4))
+		f.must(f.HoldOutdated(f.ctx(), 4, "too old", decision(), T0))
+		f.receive(completed(2, "", "cancelled"))
+		want("a job whose rule's runners are too old", router.RuleWait{Oldest: T0})
+		f.receive(completed(4, "", "cancelled"))
 		f.receive(queued(3))
 		r = f.dispatch(3)
 		f.claim(r)
 		f.must(f.Configured(f.ctx(), r.ID, "one", 9, target, T0))
 		f.must(errOf(f.Lost(f.ctx(), router.Runner{ID: r.ID}, T0.Add(time.Minute), router.CauseNoJob, "idle", T0)))
-		f.receive(completed(2, "", "cancelled"))
 		want("a job that GitHub gave no runner that it had")
 	}},
 	{"a leader whose term is over records no variable", func(t *testing.T, f *fixture) {
