@@ -541,6 +541,19 @@ func (a *allocation) lastWords() (words string) {
 	return words
 }
 
+// exitCode returns the exit code of the task of an allocation that failed last; 0: none did.
+func exitCode(a *api.AllocationListStub) (code int) {
+	var last int64
+	for _, task := range a.TaskStates {
+		for _, e := range task.Events {
+			if n, err := strconv.Atoi(e.Details["exit_code"]); err == nil && task.Failed && e.Type == api.TaskTerminated && e.Time >= last && a.ClientStatus == api.AllocClientStatusFailed {
+				last, code = e.Time, n
+			}
+		}
+	}
+	return code
+}
+
 // Allocation implements router.Nomad. It needs read-job, and node read for the
 // address.
 func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Allocation, error) {
@@ -555,7 +568,7 @@ func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Alloca
 	newest := slices.MaxFunc(list, func(a, b *api.AllocationListStub) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
 	a := router.Allocation{
 		ID: newest.ID, Status: newest.ClientStatus, Desired: newest.DesiredStatus,
-		Node: newest.NodeName, NodeID: newest.NodeID, Created: moment(newest.CreateTime),
+		Node: newest.NodeName, NodeID: newest.NodeID, Created: moment(newest.CreateTime), Code: exitCode(newest),
 	}
 	node, _, err := c.api.Nodes().Info(newest.NodeID, Scope{Region: at.Region}.Read(ctx))
 	switch Status(err) {

@@ -130,11 +130,12 @@ func TestContractFollow(t *testing.T) {
 			request router.StartRequest
 			kinds   string // those that may be left out in brackets
 			text    string
+			code    int
 		}{
-			{"one that does its work", on.Fresh(t, env()), "placed started ended", "complete: Exit Code: 0"},
-			{"one that fails", on.Fresh(t, env("EXIT", "3")), "placed started ended", "failed: Exit Code: 3"},
-			{"one that claims", claim("/ok"), "placed started ended", "complete: Exit Code: 0"},
-			{"one whose claim is refused", claim("/gone"), "placed ended", "bad response code: 410"},
+			{"one that does its work", on.Fresh(t, env()), "placed started ended", "complete: Exit Code: 0", 0},
+			{"one that fails", on.Fresh(t, env("EXIT", "3")), "placed started ended", "failed: Exit Code: 3", 3},
+			{"one that claims", claim("/ok"), "placed started ended", "complete: Exit Code: 0", 0},
+			{"one whose claim is refused", claim("/gone"), "placed ended", "bad response code: 410", 0},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				r := on.Start(t, client, c.request)
@@ -146,6 +147,9 @@ func TestContractFollow(t *testing.T) {
 				last := all[len(all)-1]
 				if !strings.Contains(last.Text, c.text) {
 					t.Errorf("its end is %q, want %q", last.Text, c.text)
+				}
+				if a, err := client.Allocation(t.Context(), r); err != nil || a.Code != c.code || last.Code != c.code {
+					t.Errorf("its exit code is %d by the event and %d by the allocation (%v), want %d", last.Code, a.Code, err, c.code)
 				}
 				for i, e := range all {
 					if e.Index == 0 || i > 0 && e.Index < all[i-1].Index || e.Time.IsZero() || e.Node == "" || e.At.Namespace != "default" {

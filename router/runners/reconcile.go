@@ -468,7 +468,7 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 		if r.GitHubID != 0 || r.State == router.RunnerOnline {
 			cause = router.CauseDied
 		}
-		if cause == router.CauseDied && !r.Own && r.ExitCode == exitOutdated {
+		if cause == router.CauseDied && !r.Own && c.exitCode(ctx, r) == exitOutdated {
 			cause, why = router.CauseVersion, fmt.Sprintf("its runner %s ended with exit code %d, as GitHub no longer accepts the runner's version", r.ID, exitOutdated)
 		}
 		lost, err := c.r.Store.Lost(storeCtx, r.Runner, at, cause, why, c.r.Now())
@@ -490,6 +490,21 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 		}
 	}
 	return nil
+}
+
+// exitCode returns the exit code of a runner that has ended. If nobody followed Nomad's events
+// then, Nomad is asked; 0: it does not say.
+func (c *reconciler) exitCode(ctx context.Context, r router.LiveRunner) int {
+	if r.ExitCode != 0 || r.EndWords != "" {
+		return r.ExitCode
+	}
+	ctx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	a, err := c.r.Nomad.Allocation(ctx, r.Runner)
+	if err != nil {
+		return 0
+	}
+	return a.Code
 }
 
 // confirm asks Nomad about a runner that a listing lacks: its job may be in a namespace or

@@ -165,6 +165,37 @@ func TestARuleWhoseRunnersAreTooOldStartsTwoOfThem(t *testing.T) {
 	}
 }
 
+// Wherever the process ends, the next one knows of the runners before, and starts no row of them.
+func TestNoCrashMakesARowOfOldRunners(t *testing.T) {
+	for n := 2; n <= 17; n++ { // from the first delivery on: prepare, start, dispatched, claim, configured, online, lost, stop, and again
+		for _, after := range []bool{false, true} {
+			virtual(t, fmt.Sprintf("step %d, after=%v", n, after), func(t *testing.T) {
+				w := routertest.New(t, routertest.Config{Rules: versionRules, Network: &network, Hub: githubsim.Config{FirstID: 1000}})
+				w.GitHub.SetVersion("2.336.0", githubsim.VersionEnd{Jobs: time.Now().Add(-time.Hour), Refused: true})
+				c := &crash{left: n, after: after}
+				w.Start(hourly, inForce("one"), func(cfg *server.Config) {
+					cfg.Store, cfg.Nomad, cfg.Grace = crashingStore{w.Store, c}, crashingNomad{cfg.Nomad, c}, time.Millisecond
+				})
+				id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"nomad", "old"}, Duration: time.Second})
+				for range 30 {
+					time.Sleep(time.Minute)
+					if c.gone() {
+						break
+					}
+				}
+				w.Stop()
+				w.Start(hourly, inForce("one"))
+				time.Sleep(6 * time.Hour)
+				j, err := w.Store.Job(t.Context(), id)
+				must(t, err)
+				if started := len(w.Started()); j.State != router.Held || j.Cause != router.CauseVersion || started > 3 {
+					t.Errorf("it is %s (%s) after %d runners: %s", j.State, j.Cause, started, j.Reason)
+				}
+			})
+		}
+	}
+}
+
 // Where the rules do not say which runner it is, as on the nodes, an operator says that it is
 // another one. If it is not, two more show it.
 func TestAnOperatorLetsARuleStartRunnersAgain(t *testing.T) {
