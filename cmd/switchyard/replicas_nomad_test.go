@@ -1,7 +1,11 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +24,24 @@ import (
 	"switchyard/router/store/postgrestest"
 )
 
+// archived returns an archive such as a release has, of a program.
+func archived(t *testing.T, program string) []byte {
+	t.Helper()
+	body, err := os.ReadFile(program)
+	must(t, err)
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	must(t, err)
+	w := tar.NewWriter(z)
+	for name, body := range map[string][]byte{"switchyard": body, "LICENSES": []byte("MIT")} {
+		must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(body))}))
+		_, err = w.Write(body)
+		must(t, err)
+	}
+	must(t, errors.Join(w.Close(), z.Close()))
+	return b.Bytes()
+}
+
 // The jobspec for replicas on a real Nomad, but with raw_exec, as exec needs root: the leader
 // is killed while deliveries come.
 func TestTheJobOfReplicasSurvivesTheLossOfOne(t *testing.T) {
@@ -32,7 +54,8 @@ func TestTheJobOfReplicasSurvivesTheLossOfOne(t *testing.T) {
 	database := postgrestest.NewCluster(t)
 	program, err := exec.LookPath("switchyard")
 	must(t, err)
-	binary := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { http.ServeFile(w, req, program) }))
+	archive := archived(t, program)
+	binary := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(archive) }))
 	t.Cleanup(binary.Close)
 	front := newBalancer(t)
 	token, err := exec.Command(program, "token", "ada", "--role", "editor").Output()
@@ -50,7 +73,7 @@ func TestTheJobOfReplicasSurvivesTheLossOfOne(t *testing.T) {
 	text := strings.NewReplacer(`? "exec"`, `? "raw_exec"`, `user   = "nobody"`, "").Replace(string(hcl))
 	text = strings.Replace(text, "      env {\n", "      env {\n        SWITCHYARD_GITHUB_URL = \"http://127.0.0.1:1\"\n", 1)
 	job, err := nomad.Jobs().ParseHCLOpts(&api.JobsParseRequest{JobHCL: text, Canonicalize: true, Variables: fmt.Sprintf(
-		"binary = %q\npublic_url = %q\ndb = %q\nsslmode = \"disable\"\ndistinct_hosts = false\n", binary.URL+"/switchyard", front.URL, database.URL)})
+		"binary = %q\npublic_url = %q\ndb = %q\nsslmode = \"disable\"\ndistinct_hosts = false\n", binary.URL+"/switchyard_1.2.0_linux_amd64.tar.gz", front.URL, database.URL)})
 	must(t, err)
 	_, _, err = nomad.Jobs().Register(job, nil)
 	must(t, err)
