@@ -402,3 +402,65 @@ func TestARerunWaitsForGitHub(t *testing.T) {
 		})
 	}
 }
+
+// A missing permission is named, asked for less and less often, and given up after a day.
+func TestAMissingPermissionForARerunIsNamed(t *testing.T) {
+	for _, status := range []int{403, 404} {
+		virtual(t, fmt.Sprint(status), func(t *testing.T) {
+			w := newWorld(t, rerunRules)
+			g := answers{asked: new(atomic.Int64), lost: new(atomic.Bool), never: new(atomic.Bool)}
+			w.Start(patiently, func(c *server.Config) { g.GitHub = c.GitHub; c.GitHub = g })
+			id := started(w, githubsim.JobSpec{})
+			w.GitHub.SetFaults(githubsim.Faults{ErrorRate: 1, Status: status, Path: "/rerun"})
+			must(t, loseNode(w, id))
+			w.Await(id, func(j router.Job) bool {
+				return endedSaying("; run again: waits, as ")(j) && strings.Contains(j.Reason, "the repository permission Actions (write) on acme/web")
+			})
+			time.Sleep(30 * time.Hour)
+			w.Await(id, func(j router.Job) bool {
+				return endedSaying("; run again: no, as ")(j) && strings.Contains(j.Reason, "the repository permission Actions (write) on acme/web")
+			})
+			if n := g.asked.Load(); n > 40 {
+				t.Errorf("GitHub was asked %d times in a day", n)
+			}
+		})
+	}
+}
+
+// What is refused for good is not asked for again.
+func TestARerunThatGitHubRefusesIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, rerunRules)
+		g := answers{asked: new(atomic.Int64), lost: new(atomic.Bool), never: new(atomic.Bool)}
+		w.Start(patiently, func(c *server.Config) { g.GitHub = c.GitHub; c.GitHub = g })
+		id := started(w, githubsim.JobSpec{})
+		w.GitHub.SetFaults(githubsim.Faults{ErrorRate: 1, Status: 422, Path: "/rerun"})
+		must(t, loseNode(w, id))
+		w.Await(id, endedSaying("; run again: no, as run job "))
+		time.Sleep(time.Hour)
+		if n := g.asked.Load(); n != 1 {
+			t.Errorf("GitHub was asked %d times, want once", n)
+		}
+	})
+}
+
+// The commit says so, until GitHub has taken the request.
+func TestACommitSaysThatAJobIsRunAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "feedback: { kind: commit_status, after: 1h }\n"+rerunRules)
+		w.Start(patiently)
+		id := started(w, githubsim.JobSpec{})
+		w.GitHub.SetFaults(githubsim.Faults{ErrorRate: 1, Status: 409, Path: "/rerun"})
+		must(t, loseNode(w, id))
+		says := func(state, words string) func() bool {
+			return func() bool {
+				all := w.GitHub.CommitStatuses()
+				return len(all) > 0 && all[len(all)-1].State == state && strings.Contains(all[len(all)-1].Description, words)
+			}
+		}
+		eventually(t, "the commit says that it waits", says("pending", "Run again: waits"))
+		w.GitHub.SetFaults(githubsim.Faults{})
+		time.Sleep(2 * time.Minute)
+		eventually(t, "the commit says that it runs again", says("success", "Run again: since attempt 2 of its run, as its runner's node was lost"))
+	})
+}

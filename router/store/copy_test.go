@@ -60,7 +60,7 @@ func TestADatabaseIsCopiedToPostgreSQLAndBack(t *testing.T) {
 		t.Errorf("copied to PostgreSQL (-) and back (+):\n%s", diff)
 	}
 	empty := slices.DeleteFunc(slices.Clone(there), func(c store.Copied) bool { return c.Rows != 0 })
-	if len(empty) > 2 { // redeliveries, troubles
+	if len(empty) > 3 { // redeliveries, troubles, overflows
 		t.Errorf("these tables had no rows: %v", empty)
 	}
 
