@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -9,11 +10,12 @@ import (
 	"switchyard/router"
 )
 
-// What is counted together: the expressions are those of the index jobs_ended.
+// usageGroups are the names of what is counted together, of columns and expressions of the index
+// jobs_ended.
 var usageGroups = map[router.UsageBy]string{
 	router.ByRepo:      usageRepo,
 	router.ByOwner:     usageHost + `owner`,
-	router.ByRule:      `decision ->> '$.rule'`,
+	router.ByRule:      `coalesce(decision ->> '$.rule', '')`,
 	router.ByLabel:     `''`,
 	router.ByNodeClass: `''`,
 	router.ByWorkflow:  usageRepo + ` || ': ' || workflow`,
@@ -22,6 +24,10 @@ var usageGroups = map[router.UsageBy]string{
 const (
 	usageHost = `iif(host = '', '', host || '/') || `
 	usageRepo = usageHost + `owner || '/' || repo`
+
+	// Whose runner it was, its fit and the group are one text: SQLite's driver takes as long for a
+	// text as for several numbers.
+	usedColumns = `completed_at, received_at, running_at, id, iif(substr(runner_name, 1, 4) = 'gha-', 'o', iif(substr(runner_name, 1, 4) = '', 'n', 't')) || fit || ':' || `
 
 	// It reads the index alone, whose order is that of the time.
 	usedSQL = ` FROM jobs INDEXED BY jobs_ended WHERE completed_at <> 0 AND completed_at >= ? AND completed_at < ? AND `
@@ -56,7 +62,7 @@ func (r reads) Usage(ctx context.Context, f router.UsageFilter, each func(*route
 		}
 		return each(&u.used)
 	}
-	err := u.q(jobs, `SELECT completed_at, received_at, running_at, substr(runner_name, 1, 4), fit, id, `+group+usedSQL+where.String()+usedOrder, args...)
+	err := u.q(jobs, `SELECT `+usedColumns+group+usedSQL+where.String()+usedOrder, args...)
 	if err != nil {
 		return fmt.Errorf("read what jobs used: %w", err)
 	}
@@ -66,7 +72,7 @@ func (r reads) Usage(ctx context.Context, f router.UsageFilter, each func(*route
 		}
 		return each(&u.used)
 	}
-	if err := u.q(runners, `SELECT r.placed_at, r.ended_at, iif(r.fit = '', jobs.fit, r.fit), jobs.id, `+group+unusedSQL+where.String(), args...); err != nil {
+	if err := u.q(runners, `SELECT r.placed_at, r.ended_at, jobs.id, iif(r.fit = '', jobs.fit, r.fit) || ':' || `+group+unusedSQL+where.String(), args...); err != nil {
 		return fmt.Errorf("read what unused runners took: %w", err)
 	}
 	return nil
@@ -87,41 +93,42 @@ type usageReader struct {
 	by    router.UsageBy
 	used  router.Used
 	asked map[string]*router.Asked // by fit
-	names [3]sql.RawBytes
+	text  sql.RawBytes
 	group string
 }
 
 func (u *usageReader) job(rows *sql.Rows) error {
 	var completed, received, running, id int64
-	runner, fit, group := &u.names[0], &u.names[1], &u.names[2]
-	if err := rows.Scan(&completed, &received, &running, runner, fit, &id, group); err != nil {
+	if err := rows.Scan(&completed, &received, &running, &id, &u.text); err != nil {
 		return err
 	}
-	u.used = router.Used{Group: u.named(*group), EndedAt: fromMillis(completed), Started: running != 0}
+	whose := u.text[0]
+	fit, group, _ := bytes.Cut(u.text[1:], []byte(":"))
+	u.used = router.Used{Group: u.named(group), EndedAt: fromMillis(completed), Started: running != 0}
 	took := completed
 	if u.used.Started {
 		took = min(running, completed)
 		u.used.Held = time.Duration(completed-took) * time.Millisecond
 	}
 	u.used.Queued = time.Duration(max(0, took-received)) * time.Millisecond
-	ours := string(*runner) == router.RunnerPrefix
-	mayBeOurs := len(*runner) > 0 && len(*fit) > 0 // one was started for the job
+	ours := whose == 'o'
+	mayBeOurs := whose == 't' && len(fit) > 0 // one was started for the job
 	if !ours && !mayBeOurs && u.by != router.ByLabel && u.by != router.ByNodeClass {
 		return nil
 	}
-	err := u.ask(*fit, id)
+	err := u.ask(fit, id)
 	u.used.Reserved = u.used.Asked != nil && (ours || mayBeOurs && u.used.Asked.Own)
 	return err
 }
 
 func (u *usageReader) runner(rows *sql.Rows) error {
 	var placed, ended, id int64
-	fit, group := &u.names[1], &u.names[2]
-	if err := rows.Scan(&placed, &ended, fit, &id, group); err != nil {
+	if err := rows.Scan(&placed, &ended, &id, &u.text); err != nil {
 		return err
 	}
-	u.used = router.Used{Unused: true, Group: u.named(*group), EndedAt: fromMillis(ended), Reserved: true, Held: time.Duration(max(0, ended-placed)) * time.Millisecond}
-	return u.ask(*fit, id)
+	fit, group, _ := bytes.Cut(u.text, []byte(":"))
+	u.used = router.Used{Unused: true, Group: u.named(group), EndedAt: fromMillis(ended), Reserved: true, Held: time.Duration(max(0, ended-placed)) * time.Millisecond}
+	return u.ask(fit, id)
 }
 
 // named returns a group's name; one that is that of the row before is the same string.

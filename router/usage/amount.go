@@ -2,11 +2,9 @@ package usage
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"math/big"
 	"math/bits"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -146,7 +144,7 @@ func (s *spent) add(u *router.Used, p rules.Price) {
 // A queue counts how long jobs waited, in bands whose ends are at most 1/32 apart.
 type queue struct {
 	jobs  int
-	bands map[int]int
+	bands []uint32
 }
 
 func (q *queue) add(waited time.Duration) {
@@ -156,8 +154,8 @@ func (q *queue) add(waited time.Duration) {
 	} else {
 		band = int(ms)
 	}
-	if q.bands == nil {
-		q.bands = map[int]int{}
+	if more := band + 1 - len(q.bands); more > 0 {
+		q.bands = append(q.bands, make([]uint32, more)...)
 	}
 	q.jobs++
 	q.bands[band]++
@@ -167,8 +165,8 @@ func (q *queue) add(waited time.Duration) {
 // exactly; 0 without jobs.
 func (q *queue) quantile(percent int) time.Duration {
 	rank := (q.jobs-1)*percent/100 + 1 // as on the page Now
-	for _, band := range slices.Sorted(maps.Keys(q.bands)) {
-		if rank -= q.bands[band]; rank <= 0 {
+	for band, jobs := range q.bands {
+		if rank -= int(jobs); rank <= 0 {
 			ms := uint64(band)
 			if band >= 64 {
 				shift := band/32 - 1
