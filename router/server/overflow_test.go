@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -494,15 +495,18 @@ func TestAReplicaThatStopsLeavesAVariableToTheOthers(t *testing.T) {
 	for name, alone := range map[string]bool{"others stay": false, "it is the last": true} {
 		virtual(t, name, func(t *testing.T) {
 			w := newOverflowWorld(t)
-			others := []router.Replica{{Name: "other"}}
+			var gone atomic.Bool
 			w.Start(slowly, func(c *server.Config) {
-				c.Replicas, c.Name = leads{func() []router.Replica { return others }}, "this"
+				c.Replicas, c.Name = leads{func() []router.Replica {
+					if gone.Load() {
+						return nil
+					}
+					return []router.Replica{{Name: "other"}}
+				}}, "this"
 			})
 			w.fill("web", 30*time.Minute)
 			w.await("web", hosted, 12*time.Minute)
-			if alone {
-				others = nil // they stop just as this one does
-			}
+			gone.Store(alone) // they stop just as this one does
 			w.Stop()
 			if got := w.value("web"); (got == ours) != alone {
 				t.Fatalf("after the stop the variable is %s", got)
