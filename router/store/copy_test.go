@@ -40,6 +40,9 @@ func live(t *testing.T, s *store.Store) {
 	must(t, errOf(s.RecordHook(t.Context(), router.Hook{Kind: router.HookRepository, ID: 7, Owner: "acme", Repo: "web"}, now, now)))
 	must(t, s.NoticeStarted(t.Context(), 1, router.NoticeCheckRun, now))
 	must(t, s.SetMark(t.Context(), "first look", "done"))
+	must(t, s.RecordOverflow(t.Context(), router.Overflow{
+		Variable: router.Variable{Owner: "acme", Name: "LINUX_RUNNER"}, Rule: "linux", To: "a", Back: "b", State: router.OverflowSet, Why: "no room", Since: now, At: now,
+	}, router.Audit{}))
 	waits := storetest.NewDelivery(4, "queued", "waiting")
 	waits.ID = ""
 	must(t, errOf(s.Receive(t.Context(), waits)))
