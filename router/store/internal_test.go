@@ -350,7 +350,7 @@ func TestAChangeThatFailsBeforeItWritesIsMadeOnce(t *testing.T) {
 		made++
 		return insert("a")(tx)
 	}, func(tx *tx) error {
-		if waits, err := tx.moveJob(7, prepareJobSQL, "", 1, 0); waits || !errors.Is(err, router.ErrNotFound) {
+		if waits, err := tx.moveJob(7, prepareJobSQL, "", 1, 0, "", ""); waits || !errors.Is(err, router.ErrNotFound) {
 			t.Errorf("got %t, %v", waits, err)
 		}
 		return router.ErrNotFound
