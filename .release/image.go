@@ -114,11 +114,7 @@ func (l *layout) addJSON(mediaType string, v any) (descriptor, error) {
 // addLayer adds a layer and also returns the digest of its content before compression.
 func (l *layout) addLayer(files []file, date time.Time) (layer descriptor, diffID string, err error) {
 	var packed bytes.Buffer
-	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
-	if err != nil {
-		return layer, "", err
-	}
-	sum := sha256.New()
+	z, sum := gzip.NewWriter(&packed), sha256.New()
 	err = errors.Join(writeTar(io.MultiWriter(z, sum), files, date), z.Close())
 	return l.add(typeLayer, packed.Bytes()), fmt.Sprintf("sha256:%x", sum.Sum(nil)), err
 }

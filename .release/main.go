@@ -7,7 +7,6 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
-	"compress/flate"
 	"compress/gzip"
 	"crypto/sha256"
 	"errors"
@@ -150,10 +149,7 @@ func (b *build) archive(source, out string) error {
 }
 
 func writeTarGz(w io.Writer, files []file, date time.Time) error {
-	z, err := gzip.NewWriterLevel(w, gzip.BestCompression)
-	if err != nil {
-		return err
-	}
+	z := gzip.NewWriter(w)
 	return errors.Join(writeTar(z, files, date), z.Close())
 }
 
@@ -176,7 +172,6 @@ func writeTar(w io.Writer, files []file, date time.Time) error {
 
 func writeZip(w io.Writer, files []file, date time.Time) error {
 	z := zip.NewWriter(w)
-	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestCompression) })
 	for _, f := range files {
 		head := &zip.FileHeader{Name: f.name, Method: zip.Deflate, Modified: date}
 		head.SetMode(os.FileMode(f.mode))
