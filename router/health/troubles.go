@@ -33,9 +33,10 @@ var kinds = map[router.Cause]kind{
 	router.CauseOnline:        {"github", router.Warning, "runners are online, and GitHub gives them no job: the runner group keeps the repository out, or GitHub is ill", "check that the runner group allows the repository and its workflow; see githubstatus.com"},
 	router.CauseNoNodeFits:    {"jobs", router.Warning, "no node could ever serve some jobs", "ask for less, add a node that fits, or correct the rule or label"},
 	router.CauseOutOfService:  {"jobs", router.Warning, "the nodes that could run the runners are out of service", "bring them back: nomad node status; nomad node eligibility -enable NODE"},
-	router.CauseVersion:       {"jobs", router.Critical, "GitHub gives the runners of a rule no jobs, as their version is too old, so no more are started", "name a newer runner in the rule or its jobspec; if it was updated on the nodes, switchyard jobs retry ID for one of the jobs"},
-	router.CauseUnroutable:    {"jobs", router.Info, "jobs ask for what the rules do not serve", "correct runs-on, or add the label to the rules: the jobs are then decided again by themselves"},
-	router.CauseLimit:         {"jobs", router.Info, "jobs wait for a place, as their limit is reached", "wait, or raise the limit in the rules"},
+	router.CauseVersion: {"jobs", router.Critical, "GitHub gives the runners of a rule no jobs, as their version is too old, so no more are started",
+		"name a newer runner in the rule or its jobspec; if it was updated on the nodes, switchyard jobs retry ID for one of the jobs"},
+	router.CauseUnroutable: {"jobs", router.Info, "jobs ask for what the rules do not serve", "correct runs-on, or add the label to the rules: the jobs are then decided again by themselves"},
+	router.CauseLimit:      {"jobs", router.Info, "jobs wait for a place, as their limit is reached", "wait, or raise the limit in the rules"},
 }
 
 // Words returns what a status says of the jobs that have a cause; "": it is no trouble of

@@ -125,17 +125,22 @@ func nextSibling(t *tx, jobID, now int64) error {
 	return nil
 }
 
-// widen gives a job's siblings more places once all that have one run at the same time. If
-// GitHub handed out no more in a run before, it is one more place at first.
+// widen gives a job's siblings more places as more of them run at the same time: FirstSiblings
+// for each, from so many on. Short jobs may never fill more places at once. If GitHub handed out
+// no more in a run before, it is one more place at first, once all that have one run.
 func widen(t *tx, jobID, now int64) error {
 	c, err := crowdOf(t, waitingCrowdSQL, jobID)
-	if err != nil || c.key == "" || c.capped != 0 || c.running < c.width {
+	if err != nil || c.key == "" || c.capped != 0 || c.running < router.FirstSiblings {
 		return err
 	}
-	if c.kindCap != 0 && c.width <= c.kindWidth {
+	shown := router.FirstSiblings * c.running
+	switch {
+	case c.kindCap != 0 && c.width <= c.kindWidth && c.running >= c.width:
 		c.width++
-	} else {
-		c.width *= router.FirstSiblings
+	case c.kindCap != 0 && c.width <= c.kindWidth, shown <= c.width:
+		return nil
+	default:
+		c.width = shown
 		if _, err := t.exec(setCrowdSQL, router.KindOf(c.key), max(c.kindWidth, c.width), 0, now); err != nil {
 			return err
 		}

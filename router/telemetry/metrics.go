@@ -417,7 +417,8 @@ func (m overflowMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-var overflowing = prometheus.NewDesc("switchyard_overflow_variables", "Variables by which jobs of a rule overflow, while they do (on), while GitHub does not do what that takes (failing), and while they are left to somebody who has changed them (left).", []string{"rule", "state"}, nil)
+var overflowing = prometheus.NewDesc("switchyard_overflow_variables",
+	"Variables by which jobs of a rule overflow, while they do (on), while GitHub does not do what that takes (failing), and while they are left to somebody who has changed them (left).", []string{"rule", "state"}, nil)
 
 // NewPollMetrics returns a collector of how deliveries are read from GitHub.
 func NewPollMetrics(polls func() []router.Polling) prometheus.Collector { return pollMetrics{polls} }

@@ -106,13 +106,17 @@ var siblingTests = []test{
 		f.must(errOf(f.Cancel(f.ctx(), 7, "no", T0))) // it had none
 		wantDiff(t, f.in(router.Held), []int64{3, 8})
 	}},
-	{"a matrix whose jobs run at the same time gets three times the places, and the next time at once", func(t *testing.T, f *fixture) {
-		f.admitted(7, siblings(1, 12)...)
+	{"a matrix gets three places for each job that runs, once three do, and the next time at once", func(t *testing.T, f *fixture) {
+		f.admitted(7, siblings(1, 20)...)
 		f.starts(7, 1, 2)
-		wantDiff(t, f.in(router.Held), siblings(4, 12))
+		wantDiff(t, f.in(router.Held), siblings(4, 20))
 		f.starts(7, 3)
-		wantDiff(t, f.in(router.Held), siblings(10, 12))
-		wantDiff(t, len(f.admitted(8, siblings(101, 112)...)), 9)
+		wantDiff(t, f.in(router.Held), siblings(10, 20))
+		f.receive(completed(1, "", "success")) // so short that never nine run
+		wantDiff(t, f.in(router.Held), siblings(11, 20))
+		f.starts(7, 4, 5)
+		wantDiff(t, f.in(router.Held), siblings(14, 20))
+		wantDiff(t, len(f.admitted(8, siblings(101, 120)...)), 12)
 	}},
 	{"a job whose runner is idle while its siblings run waits until one ends", func(t *testing.T, f *fixture) {
 		f.admitted(7, siblings(1, 6)...)
