@@ -85,6 +85,13 @@ type countless struct {
 	now, all int
 }
 
+// counts returns how many are counted now, and how many were at most.
+func (b *countless) counts() (now, most int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now, b.all
+}
+
 func (*countless) FirstEnded(context.Context) (time.Time, error) { return time.Time{}, nil }
 
 func (b *countless) Usage(ctx context.Context, _ router.UsageFilter, _ func(*router.Used) error) error {
@@ -125,15 +132,15 @@ func TestUsageIsCountedForOneAfterTheOtherAndNoLongerThanTheyWait(t *testing.T) 
 		synctest.Wait()
 		leave()
 		synctest.Wait()
-		if db.now != 1 || db.all != 1 {
-			t.Errorf("%d are counted after a client left, and at most %d were; want the other principal's alone", db.now, db.all)
+		if now, most := db.counts(); now != 1 || most != 1 {
+			t.Errorf("%d are counted after a client left, and at most %d were; want the other principal's alone", now, most)
 		}
 		if code := <-other; code != http.StatusServiceUnavailable {
 			t.Errorf("one that takes too long is answered %d", code)
 		}
 		all.Wait()
-		if db.now != 0 {
-			t.Errorf("%d are still counted", db.now)
+		if now, _ := db.counts(); now != 0 {
+			t.Errorf("%d are still counted", now)
 		}
 	})
 }
