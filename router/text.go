@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -27,6 +28,17 @@ func Printable(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// OneLine returns s with a space in place of each character that does not print, line breaks
+// included.
+func OneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }
 
 // PrintableJSON returns JSON with the same meaning as b that is as safe to show as

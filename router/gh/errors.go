@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/google/go-github/v60/github"
 
@@ -175,12 +174,7 @@ func words(err error) string {
 		said = append(said, cmp.Or(e.Message, strings.TrimSpace(e.Resource+" "+e.Field+" "+e.Code)))
 	}
 	said = slices.DeleteFunc(said, func(text string) bool { return text == "" })
-	line := strings.Map(func(c rune) rune {
-		if !unicode.IsPrint(c) {
-			return ' '
-		}
-		return c
-	}, strings.Join(said, "; "))
+	line := router.OneLine(strings.Join(said, "; "))
 	if line == "" {
 		return ""
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"unicode"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -172,12 +171,7 @@ func Warnings(list string) []string {
 // Printable replaces every character that does not print by a space, and cuts the
 // text to most characters.
 func Printable(s string, most int) string {
-	all := []rune(strings.Map(func(c rune) rune {
-		if !unicode.IsPrint(c) {
-			return ' '
-		}
-		return c
-	}, s))
+	all := []rune(router.OneLine(s))
 	if len(all) > most {
 		all = append(all[:most-1], '…')
 	}

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"switchyard/router"
 	"switchyard/router/decide"
@@ -685,14 +684,5 @@ func same(a, b string) bool {
 
 // plain returns a value of a variable as one line for people.
 func plain(value string) string {
-	line := strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, value)
-	if line == "" {
-		return "empty"
-	}
-	return router.Shorten(line, maxValue)
+	return cmp.Or(router.Shorten(router.OneLine(value), maxValue), "empty")
 }
