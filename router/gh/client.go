@@ -458,15 +458,14 @@ var (
 // RerunJob implements router.Reruns. See
 // https://docs.github.com/en/rest/actions/workflow-runs#re-run-a-job-from-a-workflow-run (read 2026-11-30).
 func (c *Client) RerunJob(ctx context.Context, repo router.Repo, jobID int64) error {
-	code := 0
+	code, said := 0, ""
 	of := callIn(repo, fmt.Sprintf("run job %d again of", jobID), "Actions (write)", "the job exists")
 	of.mayBeGone = true
 	err := c.askIn(ctx, repo, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := api.Actions.RerunJobByID(ctx, repo.Owner, repo.Name, jobID)
-		code = status(resp)
+		code, said = status(resp), words(err)
 		return resp, err
 	})
-	_, said, _ := strings.Cut(errorText(err), "GitHub answered ")
 	switch {
 	case err == nil, errors.As(err, new(*router.RetryAtError)):
 	case code == http.StatusForbidden && notCompleted.MatchString(said):
@@ -477,13 +476,6 @@ func (c *Client) RerunJob(ctx context.Context, repo router.Repo, jobID int64) er
 		return &router.UnansweredError{Err: err}
 	}
 	return err
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // A target is where a runner is registered.
