@@ -422,12 +422,10 @@ func runOf(r *github.WorkflowRun, id int64) (router.Run, error) {
 // RunState implements router.Reruns.
 func (c *Client) RunState(ctx context.Context, repo router.Repo, runID int64) (router.RunState, error) {
 	var run router.RunState
-	gone := false
 	of := callIn(repo, fmt.Sprintf("read run %d of", runID), "Actions (read)", "the run exists")
-	of.mayBeGone = true
+	of.notFound = true
 	err := c.askIn(ctx, repo, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		found, resp, err := api.Actions.GetWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)
-		gone = absent(err, resp)
 		if err == nil && (found.GetID() != runID || found.GetRunAttempt() < 1 || found.GetStatus() == "" || found.GetEvent() == "") {
 			err = errors.New("GitHub's answer lacks the run's ID, attempt, status or event")
 		}
@@ -439,9 +437,6 @@ func (c *Client) RunState(ctx context.Context, repo router.Repo, runID int64) (r
 		}
 		return resp, err
 	})
-	if gone {
-		err = fmt.Errorf("%w: %w", router.ErrNotFound, err)
-	}
 	return run, err
 }
 

@@ -31,6 +31,7 @@ type call struct {
 
 	jobWaits  bool // a job waits for it
 	mayBeGone bool // a 404 is expected: it says nothing about the installation
+	notFound  bool // likewise, and from GitHub itself it is ErrNotFound besides
 
 	asked // how much of the budget it may use
 }
@@ -61,7 +62,7 @@ func (s *session) sorted(err error, resp *github.Response, c call, now time.Time
 			s.mu.Unlock()
 			s.forget()
 			return err
-		case code == http.StatusNotFound && !c.mayBeGone:
+		case code == http.StatusNotFound && !c.mayBeGone && !c.notFound:
 			s.forget()
 		case code == http.StatusForbidden && strings.Contains(err.Error(), "suspended"):
 			return &router.FixError{Fix: s.app.unsuspend(c.owner), Err: err}

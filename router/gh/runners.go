@@ -31,7 +31,11 @@ func (c *caller) ask(ctx context.Context, t target, of call, do exchange) error 
 	defer cancel()
 	resp, err := do(ctx, s.api)
 	if err != nil {
-		return s.sorted(err, resp, of, c.now())
+		gone := of.notFound && absent(err, resp)
+		if err = s.sorted(err, resp, of, c.now()); gone {
+			err = fmt.Errorf("%w: %w", router.ErrNotFound, err)
+		}
+		return err
 	}
 	s.calls.passed(c.now())
 	return nil
@@ -55,12 +59,11 @@ func (c *caller) askIn(ctx context.Context, repo router.Repo, of call, do exchan
 // Job implements router.GitHub.
 func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.Delivery, error) {
 	var d router.Delivery
-	gone, asked := false, c.now()
+	asked := c.now()
 	of := callIn(repo, fmt.Sprintf("read job %d of", id), "Actions (read)", "the job exists")
-	of.mayBeGone = true
+	of.notFound = true
 	err := c.askIn(ctx, repo, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		found, resp, err := api.Actions.GetWorkflowJobByID(ctx, repo.Owner, repo.Name, id)
-		gone = absent(err, resp)
 		if err == nil && found.GetID() != id {
 			err = errors.New("GitHub's answer is about another job")
 		}
@@ -72,9 +75,6 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 		}
 		return resp, err
 	})
-	if gone {
-		err = fmt.Errorf("%w: %w", router.ErrNotFound, err)
-	}
 	return d, err
 }
 
@@ -226,21 +226,16 @@ func (c *Client) VersionEnd(ctx context.Context, t router.Target, v router.Runne
 		Jobs         *time.Time `json:"runtime_deprecates_at"`
 		Registration *time.Time `json:"registration_deprecates_at"`
 	}
-	gone := false
 	of := at.callFor(fmt.Sprintf("read how long version %s of the runner is supported in ", v))
-	of.mayBeGone = true
+	of.notFound = true
 	err = c.ask(ctx, at, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodGet, at.path()+"/deprecations/"+string(v), nil, &found)
-		gone = absent(err, resp)
 		if err == nil && found.Version != string(v) {
 			err = errors.New("GitHub's answer is about another version of the runner")
 		}
 		return resp, err
 	})
-	switch {
-	case gone:
-		return end, fmt.Errorf("%w: %w", router.ErrNotFound, err)
-	case err != nil:
+	if err != nil {
 		return end, err
 	}
 	if found.Jobs != nil {

@@ -116,7 +116,7 @@ func (c *Client) RunJobs(ctx context.Context, repo router.Repo, runID int64, eac
 // runJobs calls each for the jobs of a run's last attempt.
 func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, calls int, did *router.Unfinished, each func(router.Delivery) error) error {
 	says := callIn(repo, fmt.Sprintf("list the jobs of run %d of", runID), "Actions (read)", "the repository exists")
-	says.mayBeGone = true
+	says.notFound = true
 	for page := 1; page > 0; {
 		if did.Calls >= calls {
 			did.Cut = true
@@ -124,12 +124,11 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, cal
 		}
 		did.Calls++
 		var jobs *github.Jobs
-		gone, asked := false, c.now()
+		asked := c.now()
 		err := c.askIn(ctx, repo, says, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
 			jobs, resp, err = api.Actions.ListWorkflowJobs(ctx, repo.Owner, repo.Name, runID, &github.ListWorkflowJobsOptions{
 				Filter: "latest", ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
 			})
-			gone = absent(err, resp)
 			if err == nil && (jobs == nil || jobs.Jobs == nil) {
 				err = errNothing
 			}
@@ -138,7 +137,7 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, cal
 			}
 			return resp, err
 		})
-		if gone {
+		if errors.Is(err, router.ErrNotFound) {
 			return nil // it was deleted since it was listed
 		}
 		if err != nil {

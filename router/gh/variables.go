@@ -3,7 +3,6 @@ package gh
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 
@@ -52,20 +51,13 @@ func (c *Client) askVariable(ctx context.Context, v router.Variable, doing, righ
 		return &router.GiveUpError{Err: err}
 	}
 	of := call{
-		doing: doing + " " + v.String(), owner: v.Owner, exists: "it exists", mayBeGone: true,
+		doing: doing + " " + v.String(), owner: v.Owner, exists: "it exists", notFound: true,
 		permission: "repository permission Variables (" + right + ") on " + v.Whose(), asked: asked{priority: routing},
 	}
 	if t.organization {
 		of.permission = "organization permission Variables (" + right + ") on " + v.Owner + ", which a classic token calls admin:org"
 	}
-	gone := false
-	err = c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
-		resp, err := do(ctx, api, t.base()+"/actions/variables/"+url.PathEscape(v.Name))
-		gone = absent(err, resp)
-		return resp, err
+	return c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		return do(ctx, api, t.base()+"/actions/variables/"+url.PathEscape(v.Name))
 	})
-	if gone {
-		err = fmt.Errorf("%w: %w", router.ErrNotFound, err)
-	}
-	return err
 }
