@@ -397,6 +397,8 @@ func TestACallThatIsNotNeededMayBeDenied(t *testing.T) {
 		f := &fake{}
 		h := open(f)
 		f.metrics.Nomad.Called("list keys", 403, 0)
+		f.metrics.GitHub.Called("GET orgs/{name}/actions/runners/deprecations/{id}", 502, 0)
+		f.metrics.GitHub.At("ghe.example").Called("GET orgs/{name}/actions/runners/deprecations/{id}", 502, 0)
 		if s := h.Status(nil); len(s.Troubles) != 0 {
 			t.Errorf("the troubles are %s", causes(s))
 		}

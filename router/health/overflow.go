@@ -3,13 +3,13 @@ package health
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"switchyard/router"
 )
 
 // overflows returns the troubles of the variables by which jobs overflow that a scope may see.
 func overflows(status []router.OverflowStatus, within router.Scope) (all []router.Trouble) {
+	named := map[router.Cause]int{}
 	for _, s := range status {
 		if !s.In(within) || s.Failing == "" && !s.State.On() && s.State != router.OverflowLeft {
 			continue
@@ -34,6 +34,7 @@ func overflows(status []router.OverflowStatus, within router.Scope) (all []route
 			}
 		}
 		said := s.Whose() + ": " + t.Said
+		named[t.Cause]++
 		i := slices.IndexFunc(all, func(o router.Trouble) bool { return o.Cause == t.Cause })
 		if i < 0 {
 			t.Said = said
@@ -42,16 +43,14 @@ func overflows(status []router.OverflowStatus, within router.Scope) (all []route
 		}
 		of := &all[i]
 		of.Since = earlier(of.Since, t.Since)
-		if n := strings.Count(of.Said, "; ") + 1; n < router.TroubleNames {
+		if named[t.Cause] <= router.TroubleNames {
 			of.Said += "; " + s.Name + " of " + said
 		}
-		if !strings.HasPrefix(of.What, "several") {
-			of.What = map[router.Cause]string{
-				router.CauseOverflow:      "several variables send new jobs elsewhere",
-				router.CauseOverflowLeft:  "several variables by which jobs overflow are as somebody has set them",
-				router.CauseOverflowFails: "several variables by which jobs overflow cannot be changed",
-			}[t.Cause]
-		}
+		of.What = map[router.Cause]string{
+			router.CauseOverflow:      "several variables send new jobs elsewhere",
+			router.CauseOverflowLeft:  "several variables by which jobs overflow are as somebody has set them",
+			router.CauseOverflowFails: "several variables by which jobs overflow cannot be changed",
+		}[t.Cause]
 	}
 	return all
 }

@@ -388,7 +388,7 @@ func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
 	for _, f := range answers.Failing() {
 		cause, what, do := of.calls, "", of.fix
 		switch {
-		case unneeded[f.Call]:
+		case unneeded[callOf(f)]:
 			continue
 		case f.Status == 0:
 			what = of.name + " cannot be reached"
