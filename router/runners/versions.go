@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -23,7 +24,7 @@ const (
 	versionFresh = time.Hour           // for which the version of a rule's last runner counts
 	versionAgain = 10 * time.Minute    // until GitHub is asked again about a rule's runners, if it did not say
 	endFresh     = 24 * time.Hour      // for which GitHub's answer about a version counts
-	endAgain     = time.Hour           // until it is asked again, if it did not answer
+	endAgain     = time.Hour           // until it is asked again, whatever it answered
 	mixedFor     = 24 * time.Hour      // of two versions that were seen within it, both are in use
 	versionsKept = 30 * 24 * time.Hour // after they were seen
 	maxVersions  = 500
@@ -57,7 +58,7 @@ type Versions struct {
 
 	mu    sync.Mutex              // held while the list in the database is changed
 	asked map[string]time.Time    // by rule: until when GitHub is not asked about its runners
-	tried map[versionAt]time.Time // until when it is not asked about a version
+	tried map[versionAt]time.Time // until when it is not asked again about a version
 }
 
 // A versionAt is a version of the runner at a GitHub, whose host is "" if it is the only one.
@@ -187,7 +188,7 @@ func (v *Versions) lookUp(ctx context.Context, except map[string]bool) error {
 	for _, one := range list {
 		now := v.Now()
 		v.mu.Lock()
-		tried := now.Before(v.tried[at(one)])
+		tried := now.Before(v.tried[at(one)]) // for another rule, too
 		v.mu.Unlock()
 		if except[one.Target.Host] || now.Sub(one.Asked) < endFresh || tried {
 			continue
@@ -204,13 +205,14 @@ func (v *Versions) lookUp(ctx context.Context, except map[string]bool) error {
 
 // end asks GitHub how long it supports a version, and records the answer.
 func (v *Versions) end(ctx context.Context, t router.Target, version router.RunnerVersion) (end router.VersionEnd, err error) {
+	v.mu.Lock()
+	maps.DeleteFunc(v.tried, func(_ versionAt, until time.Time) bool { return !v.Now().Before(until) })
+	v.tried[versionAt{t.Host, version}] = v.Now().Add(endAgain)
+	v.mu.Unlock()
 	githubCtx, cancel := context.WithTimeout(ctx, router.GitHubTimeout)
 	defer cancel()
 	end, err = v.GitHub.VersionEnd(githubCtx, t, version)
 	if err != nil && !errors.Is(err, router.ErrNotFound) { // such as 403: the runners are served all the same
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.tried[versionAt{t.Host, version}] = v.Now().Add(endAgain)
 		return end, fmt.Errorf("ask GitHub how long it supports version %s of the runner: %w", version, err)
 	}
 	silent := err != nil
