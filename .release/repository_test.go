@@ -3,8 +3,6 @@ package main
 import (
 	"encoding/json"
 	"encoding/xml"
-	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -112,18 +110,14 @@ func TestTheServicesUseKnownSettings(t *testing.T) {
 			}
 		}
 	}
-	for d := xml.NewDecoder(strings.NewReader(string(read(t, "files/switchyard.plist")))); ; {
-		if _, err := d.Token(); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatalf("the plist: %v", err)
-		}
+	if err := xml.Unmarshal(read(t, "files/switchyard.plist"), new(struct{})); err != nil {
+		t.Errorf("the plist: %v", err)
 	}
 }
 
 func TestTheUnitIsValidAndHardened(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Skip("there is no systemd-analyze")
+		t.Skip("needs systemd-analyze, of Debian's package systemd")
 	}
 	unit := filepath.Join(t.TempDir(), "switchyard.service")
 	text := strings.Replace(string(read(t, "files/switchyard.service")), "ExecStart=/usr/bin/switchyard", "ExecStart=/bin/true", 1) // it is not installed
