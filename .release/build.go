@@ -47,11 +47,11 @@ func compile(source, dir, target string) (*build, error) {
 		case "vcs.revision":
 			b.commit = s.Value
 		case "vcs.time":
-			b.date, err = time.Parse(time.RFC3339, s.Value)
+			b.date, _ = time.Parse(time.RFC3339, s.Value) // else it is zero
 		}
 	}
-	if err != nil || b.commit == "" || b.date.IsZero() || !strings.HasPrefix(b.version, "v") {
-		return nil, fmt.Errorf("version %q, commit %q, date %v (%w): build in a clone by git, with its tags", b.version, b.commit, b.date, err)
+	if b.commit == "" || b.date.IsZero() || !strings.HasPrefix(b.version, "v") {
+		return nil, fmt.Errorf("version %q, commit %q, date %v: build in a clone by git, with its tags", b.version, b.commit, b.date)
 	}
 	return b, nil
 }

@@ -39,13 +39,7 @@ func (b *build) licensed(source string) ([]module, error) {
 	if err != nil {
 		return nil, err
 	}
-	std := module{path: "std", version: strings.TrimPrefix(b.info.GoVersion, "go")}
-	mods := []module{std}
-	root, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return nil, fmt.Errorf("go env GOROOT: %w", err)
-	}
-	dirs["std"] = strings.TrimSpace(string(root))
+	mods := []module{{path: "std", version: strings.TrimPrefix(b.info.GoVersion, "go")}}
 	for _, m := range b.info.Deps {
 		if m.Replace != nil {
 			return nil, fmt.Errorf("%s is replaced", m.Path)
@@ -59,9 +53,9 @@ func (b *build) licensed(source string) ([]module, error) {
 	return mods, errors.Join(errs...)
 }
 
-// directories returns the folder of each module that the program needs.
+// directories returns the folder of each module that the program needs; that of std is GOROOT.
 func (b *build) directories(source string) (map[string]string, error) {
-	cmd := exec.Command("go", "list", "-deps", "-json=Module", "./cmd/switchyard")
+	cmd := exec.Command("go", "list", "-deps", "-json=Module,Root", "./cmd/switchyard")
 	cmd.Dir, cmd.Env, cmd.Stderr = source, b.environ(), os.Stderr
 	listed, err := cmd.Output()
 	if err != nil {
@@ -69,7 +63,10 @@ func (b *build) directories(source string) (map[string]string, error) {
 	}
 	dirs := map[string]string{}
 	for d := json.NewDecoder(bytes.NewReader(listed)); ; {
-		var p struct{ Module *struct{ Path, Dir string } }
+		var p struct {
+			Module *struct{ Path, Dir string } // none of the standard library
+			Root   string
+		}
 		if err := d.Decode(&p); errors.Is(err, io.EOF) {
 			return dirs, nil
 		} else if err != nil {
@@ -77,6 +74,8 @@ func (b *build) directories(source string) (map[string]string, error) {
 		}
 		if p.Module != nil {
 			dirs[p.Module.Path] = p.Module.Dir
+		} else {
+			dirs["std"] = p.Root
 		}
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -198,7 +197,7 @@ func checksums(dir string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(body), path.Base(f.Name()))
+		fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(body), f.Name())
 	}
 	return os.WriteFile(filepath.Join(dir, "checksums.txt"), sums.Bytes(), 0o644)
 }
