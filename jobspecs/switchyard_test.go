@@ -166,7 +166,7 @@ func TestSwitchyardRunsFromAnArchiveOrAnImage(t *testing.T) {
 	for _, file := range []string{"switchyard", "switchyard-ha"} {
 		task := parsed(t, client, file, `binary = "https://example.com/switchyard_1.2.0_linux_arm64.tar.gz"`).TaskGroups[0].Tasks[0]
 		if a := task.Artifacts; task.Driver != "exec" || len(a) != 1 || *a[0].GetterSource != "https://example.com/switchyard_1.2.0_linux_arm64.tar.gz" ||
-			a[0].GetterMode != nil || *a[0].RelativeDest != "local" || task.Config["command"] != "${NOMAD_TASK_DIR}/switchyard" {
+			a[0].GetterMode != nil || *a[0].RelativeDest != "local" || !cmp.Equal(task.Config, map[string]any{"command": "${NOMAD_TASK_DIR}/switchyard", "args": []any{"serve"}}) {
 			t.Errorf("%s: %s runs %v of %+v", file, task.Driver, task.Config, a)
 		}
 		task = parsed(t, client, file, `image = "ghcr.io/acme/switchyard:1.2.0"`).TaskGroups[0].Tasks[0]
