@@ -167,7 +167,6 @@ type Allocation struct {
 	NodeID   string
 	NodeAddr string    // its IP address, as Nomad knows it; "" when it does not say
 	Created  time.Time // of Nomad's clock
-	Code     int       // as in NomadEvent
 }
 
 // An Admission describes a runner that is about to be started on Nomad.

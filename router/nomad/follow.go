@@ -403,23 +403,7 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 		}
 		e.Kind, e.Job, e.At.Namespace, e.Time = router.NomadWaits, p.Evaluation.JobID, p.Evaluation.Namespace, moment(p.Evaluation.ModifyTime)
 	case "Allocation":
-		a := p.Allocation
-		e.Job, e.At.Namespace, e.Node, e.Time, e.Again = a.JobID, a.Namespace, a.NodeName, moment(a.ModifyTime), a.PreviousAllocation != ""
-		switch a.ClientStatus {
-		case "pending":
-			e.Kind, ok = router.NomadPlaced, a.DesiredStatus == "run"
-		case "running":
-			e.Kind, ok = router.NomadStarted, a.DesiredStatus == "run"
-		case "complete", "failed", "lost":
-			e.Kind, ok = router.NomadEnded, true
-			if e.End, e.Text = a.end(); e.End == router.EndFailed {
-				e.Code = a.exitCode()
-			}
-			e.Loss = a.loss()
-		case "unknown":
-			e.Kind, e.Loss, ok = router.NomadUnknown, router.LossNode, true
-		}
-		if !ok {
+		if e, ok = p.Allocation.event(); !ok {
 			return e, false, nil // about to be stopped
 		}
 	}
@@ -443,6 +427,26 @@ type allocation struct {
 			Details              map[string]string
 		}
 	}
+}
+
+// event returns what the state of an allocation means for its runner; false when nothing.
+func (a *allocation) event() (e router.NomadEvent, ok bool) {
+	e.Job, e.At.Namespace, e.Node, e.Time, e.Again = a.JobID, a.Namespace, a.NodeName, moment(a.ModifyTime), a.PreviousAllocation != ""
+	switch a.ClientStatus {
+	case "pending":
+		e.Kind, ok = router.NomadPlaced, a.DesiredStatus == "run"
+	case "running":
+		e.Kind, ok = router.NomadStarted, a.DesiredStatus == "run"
+	case "complete", "failed", "lost":
+		e.Kind, ok = router.NomadEnded, true
+		if e.End, e.Text = a.end(); e.End == router.EndFailed {
+			e.Code = a.exitCode()
+		}
+		e.Loss = a.loss()
+	case "unknown":
+		e.Kind, e.Loss, ok = router.NomadUnknown, router.LossNode, true
+	}
+	return e, ok
 }
 
 // progress has the task events that do not say why a task ended.
@@ -541,19 +545,6 @@ func (a *allocation) lastWords() (words string) {
 	return words
 }
 
-// exitCode returns the exit code of the task of an allocation that failed last; 0: none did.
-func exitCode(a *api.AllocationListStub) (code int) {
-	var last int64
-	for _, task := range a.TaskStates {
-		for _, e := range task.Events {
-			if n, err := strconv.Atoi(e.Details["exit_code"]); err == nil && task.Failed && e.Type == api.TaskTerminated && e.Time >= last && a.ClientStatus == api.AllocClientStatusFailed {
-				last, code = e.Time, n
-			}
-		}
-	}
-	return code
-}
-
 // Allocation implements router.Nomad. It needs read-job, and node read for the
 // address.
 func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Allocation, error) {
@@ -568,7 +559,7 @@ func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Alloca
 	newest := slices.MaxFunc(list, func(a, b *api.AllocationListStub) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
 	a := router.Allocation{
 		ID: newest.ID, Status: newest.ClientStatus, Desired: newest.DesiredStatus,
-		Node: newest.NodeName, NodeID: newest.NodeID, Created: moment(newest.CreateTime), Code: exitCode(newest),
+		Node: newest.NodeName, NodeID: newest.NodeID, Created: moment(newest.CreateTime),
 	}
 	node, _, err := c.api.Nodes().Info(newest.NodeID, Scope{Region: at.Region}.Read(ctx))
 	switch Status(err) {
@@ -605,12 +596,10 @@ func (c *Client) End(ctx context.Context, r router.Runner) (router.NomadEvent, e
 	if err := json.NewDecoder(&bounded{from: body, left: maxStub}).Decode(&a); err != nil {
 		return router.NomadEvent{}, fmt.Errorf("%s: read Nomad's answer: %w", read, unfinished(err))
 	}
-	e := router.NomadEvent{Job: r.NomadJob, At: r.NomadAt, Kind: router.NomadEnded, Time: moment(a.ModifyTime), Node: a.NodeName, Loss: a.loss()}
-	if a.ClientStatus != "complete" && a.ClientStatus != "failed" && a.ClientStatus != "lost" {
-		return e, router.ErrNotFound
+	e, _ := a.event()
+	if e.Kind != router.NomadEnded {
+		return router.NomadEvent{}, router.ErrNotFound
 	}
-	if e.End, e.Text = a.end(); e.End == router.EndFailed {
-		e.Code = a.exitCode()
-	}
+	e.At = r.NomadAt
 	return e, nil
 }

@@ -148,8 +148,8 @@ func TestContractFollow(t *testing.T) {
 				if !strings.Contains(last.Text, c.text) {
 					t.Errorf("its end is %q, want %q", last.Text, c.text)
 				}
-				if a, err := client.Allocation(t.Context(), r); err != nil || a.Code != c.code || last.Code != c.code {
-					t.Errorf("its exit code is %d by the event and %d by the allocation (%v), want %d", last.Code, a.Code, err, c.code)
+				if e, err := client.End(t.Context(), r); err != nil || e.Code != c.code || last.Code != c.code {
+					t.Errorf("its exit code is %d by the event and %d by End (%v), want %d", last.Code, e.Code, err, c.code)
 				}
 				for i, e := range all {
 					if e.Index == 0 || i > 0 && e.Index < all[i-1].Index || e.Time.IsZero() || e.Node == "" || e.At.Namespace != "default" {

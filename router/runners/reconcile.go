@@ -500,11 +500,11 @@ func (c *reconciler) exitCode(ctx context.Context, r router.LiveRunner) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()
-	a, err := c.r.Nomad.Allocation(ctx, r.Runner)
+	e, err := c.r.Nomad.End(ctx, r.Runner)
 	if err != nil {
 		return 0
 	}
-	return a.Code
+	return e.Code
 }
 
 // confirm asks Nomad about a runner that a listing lacks: its job may be in a namespace or
