@@ -370,18 +370,19 @@ func (p *policy) compare(live []router.LiveRunner, jobs []router.NomadJob, now t
 // the store fails the rest is, too.
 func (c *reconciler) doAll(ctx context.Context, todo []task) error {
 	var ended []string
+	var rest []task
 	fits := map[string]bool{}
 	for _, t := range todo {
-		switch t.what {
-		case recordEnd:
-			if !hadJob(t.runner) {
-				ended = append(ended, t.runner.ID)
-			}
-		case askWhy:
+		switch {
+		case t.what == recordEnd && !hadJob(t.runner):
+			ended = append(ended, t.runner.ID)
+		case t.what == askWhy:
 			if fits[t.runner.Fit] || len(fits) < whyFits {
 				fits[t.runner.Fit] = true
 				c.r.follower.why.add(t.runner)
 			}
+		default:
+			rest = append(rest, t)
 		}
 	}
 	for len(ended) > 0 {
@@ -393,10 +394,7 @@ func (c *reconciler) doAll(ctx context.Context, todo []task) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(passCallers)
-	for _, t := range todo {
-		if t.what == recordEnd && !hadJob(t.runner) || t.what == askWhy {
-			continue
-		}
+	for _, t := range rest {
 		g.Go(func() error {
 			err := c.act(ctx, t.runner, t.what, t.why)
 			if err == nil || errors.Is(err, router.ErrBusy) || ctx.Err() != nil {
@@ -516,11 +514,6 @@ func (c *reconciler) confirm(ctx context.Context, r router.LiveRunner) (ended bo
 		return ended, err
 	}
 	what, why, _ := c.r.policy.mend(r, &router.NomadJob{ID: r.NomadJob, At: r.NomadAt, Status: "dead"}, "", c.r.Now())
-	if what == recordEnd && !hadJob(r) {
-		ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
-		defer cancel()
-		return true, c.r.Store.Ended(ctx, []string{r.ID}, c.r.Now())
-	}
 	return true, c.act(ctx, r, what, why)
 }
 
@@ -529,20 +522,21 @@ func hadJob(r router.LiveRunner) bool {
 	return r.NomadJob != "" && (r.State == router.RunnerBusy || r.State == router.RunnerFinished)
 }
 
-// recordEnd records how a runner ended whose end was missed.
+// recordEnd records that a runner ended whose end was missed, and how if it matters.
 func (c *reconciler) recordEnd(ctx context.Context, r router.LiveRunner) error {
-	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
-	defer cancel()
-	e, err := c.r.Nomad.End(nomadCtx, r.Runner)
-	switch {
-	case err == nil:
-		return c.r.follower.record(ctx, []router.NomadEvent{e})
-	case errors.Is(err, router.ErrNotFound), errors.As(err, new(*router.FixError)):
-		ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	if hadJob(r) {
+		nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 		defer cancel()
-		return c.r.Store.Ended(ctx, []string{r.ID}, c.r.Now())
+		switch e, err := c.r.Nomad.End(nomadCtx, r.Runner); {
+		case err == nil:
+			return c.r.follower.record(ctx, []router.NomadEvent{e})
+		case !errors.Is(err, router.ErrNotFound) && !errors.As(err, new(*router.FixError)):
+			return err
+		}
 	}
-	return err
+	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	return c.r.Store.Ended(ctx, []string{r.ID}, c.r.Now())
 }
 
 // recordPlaced records the node of a runner whose placement was missed.
