@@ -73,17 +73,13 @@ job "docker-linux" {
         # volumes   = ["/var/run/docker.sock:/var/run/docker.sock"]
         # group_add = ["999"] # the gid of the socket on your nodes
         #
-        # 2. A Docker daemon of its own: the task at the end of this file.
+        # 2. A Docker daemon of its own: the jobspec docker-linux-dind.
       }
 
       env {
         RUNNER_MANUALLY_TRAP_SIG                           = "1" # run.sh passes a stop on to the runner
         ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT                 = "1" # the runner's own log is in nomad alloc logs
         ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # an outdated runner exits with 7, not 0
-
-        # For the daemon at the end of this file:
-        # DOCKER_HOST                       = "unix:///alloc/docker.sock"
-        # RUNNER_WAIT_FOR_DOCKER_IN_SECONDS = "60"
       }
 
       # The claim: the runner's registration, handed out once, when the allocation starts. An empty answer means that
@@ -112,6 +108,12 @@ job "docker-linux" {
           if [ -z "$claim" ]; then
             echo "no runner is needed any more"
             exit 0
+          fi
+
+          # The runner overwrites this variable in each step. It then overwrites another one.
+          if printenv ACTIONS_RESULTS_URL >/dev/null; then
+            rename='s/\(R.E.S.U.L.T.S._.\)U\(.R.L\)/\1O\2/g' # in UTF-16
+            LC_ALL=C sed -i "$rename" bin/Runner.Worker.dll || exit 1
           fi
 
           # Not as arguments: those show in ps. The runner takes these out of its own environment.
@@ -145,26 +147,5 @@ job "docker-linux" {
         memory = 4096
       }
     }
-
-    # A Docker daemon for the workflow. It must be privileged, and whoever breaks out of it is root on the node: only for
-    # repositories you trust. Needs allow_privileged = true in the client's plugin config. docker build, run and push
-    # work; "container:" jobs and mounts of the workspace need /home/runner/_work and /home/runner/externals shared too.
-    #
-    # task "docker" {
-    #   lifecycle {
-    #     hook    = "prestart"
-    #     sidecar = true
-    #   }
-    #   driver = "docker"
-    #   config {
-    #     image      = "docker:28-dind"
-    #     privileged = true
-    #     args       = ["dockerd", "--host=unix:///alloc/docker.sock", "--group=123"] # 123: group docker of the runner image
-    #   }
-    #   resources {
-    #     cpu    = 1000
-    #     memory = 2048
-    #   }
-    # }
   }
 }

@@ -22,9 +22,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// switchyard.nomad.hcl is left out: it is not a runner.
+// The services beside them, such as switchyard.nomad.hcl, are left out: they are no runners.
 //
-//go:embed docker-linux.* raw-exec-*
+//go:embed docker-linux.* docker-linux-dind.* docker-windows.* podman-linux.* raw-exec-* tart-macos.*
 var builtin embed.FS
 
 const (
@@ -37,8 +37,8 @@ const (
 	maxSize = 1 << 20 // bytes of one file; Nomad's own limit for a job source is as much
 )
 
-// RunnerVersion is the version of GitHub's runner that the built-in jobspecs carry: docker-linux
-// in its image. The others start the runner that lies on the node.
+// RunnerVersion is the version of GitHub's runner that the built-in jobspecs carry: docker-linux,
+// docker-linux-dind and podman-linux in their image. The others start the runner that lies on the node.
 const RunnerVersion = "2.336.0"
 
 // A Jobspec is one runner jobspec.

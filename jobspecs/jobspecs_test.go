@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,10 +13,12 @@ import (
 	"switchyard/jobspecs"
 )
 
+var builtinNames = []string{"docker-linux", "docker-linux-dind", "docker-windows", "podman-linux", "raw-exec-macos", "raw-exec-windows", "tart-macos"}
+
 func TestLoad(t *testing.T) {
 	t.Run("without a directory there are the built-in jobspecs, parsed", func(t *testing.T) {
 		set := load(t, "")
-		want := []string{"docker-linux", "raw-exec-macos", "raw-exec-windows"}
+		want := builtinNames
 		if diff := cmp.Diff(want, set.Names()); diff != "" {
 			t.Fatalf("Names (-want +got):\n%s", diff)
 		}
@@ -41,7 +44,7 @@ func TestLoad(t *testing.T) {
 			"x.parsed.json":          "nor this",
 		})
 		set := load(t, dir)
-		if diff := cmp.Diff([]string{"bare", "docker-linux", "gpu", "raw-exec-macos", "raw-exec-windows"}, set.Names()); diff != "" {
+		if diff := cmp.Diff(slices.Sorted(slices.Values(append([]string{"bare", "gpu"}, builtinNames...))), set.Names()); diff != "" {
 			t.Errorf("Names (-want +got):\n%s", diff)
 		}
 		mine, _ := set.Get("docker-linux")

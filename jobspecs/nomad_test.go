@@ -119,7 +119,7 @@ func TestParsedFormsAreWhatNomadAnswers(t *testing.T) {
 func TestNomadValidatesEachFile(t *testing.T) {
 	client := agent(t)
 	files, err := filepath.Glob("*.nomad.hcl")
-	if err != nil || len(files) != 6 {
+	if err != nil || len(files) != 12 {
 		t.Fatalf("files %v, %v", files, err)
 	}
 	for _, file := range files {

@@ -55,8 +55,8 @@ echo configured
 
 // task is a directory as Nomad lays it out for a runner task, without Nomad.
 type task struct {
-	script, local, secrets, runnerDir string
-	meta                              []string // beside registration by a configuration
+	script, local, secrets, alloc, runnerDir string
+	meta                                     []string // beside registration by a configuration
 }
 
 // newTask has no file with a configuration when jit is nil.
@@ -66,8 +66,8 @@ func newTask(t *testing.T, jobspec string, jit *string) task {
 		t.Skip("needs /bin/bash")
 	}
 	dir := filepath.Join(t.TempDir(), "a b") // paths have spaces somewhere
-	d := task{filepath.Join(dir, "local", "start.sh"), filepath.Join(dir, "local"), filepath.Join(dir, "secrets"), filepath.Join(dir, "actions-runner"), nil}
-	for _, sub := range []string{d.local, d.secrets, filepath.Join(d.runnerDir, "bin")} {
+	d := task{filepath.Join(dir, "local", "start.sh"), filepath.Join(dir, "local"), filepath.Join(dir, "secrets"), filepath.Join(dir, "alloc"), filepath.Join(dir, "actions-runner"), nil}
+	for _, sub := range []string{d.local, d.secrets, filepath.Join(d.alloc, "tmp"), filepath.Join(d.runnerDir, "bin"), filepath.Join(d.runnerDir, "externals", "node24")} {
 		if err := os.MkdirAll(sub, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +75,7 @@ func newTask(t *testing.T, jobspec string, jit *string) task {
 	put(t, filepath.Join(d.runnerDir, "run.sh"), fakeRunner, 0o700)
 	put(t, filepath.Join(d.runnerDir, "config.sh"), fakeConfig, 0o700)
 	put(t, filepath.Join(d.runnerDir, ".hidden"), "", 0o600)
-	put(t, d.script, *runner(t, builtins(t)[jobspec]).Templates[0].EmbeddedTmpl, 0o600)
+	put(t, d.script, script(t, runner(t, builtins(t)[jobspec]), "local/start.sh"), 0o600)
 	if jit != nil {
 		put(t, filepath.Join(d.secrets, "runner.jit"), *jit, 0o600)
 	}
@@ -100,7 +100,7 @@ func (d task) start(t *testing.T) (cmd *exec.Cmd, out string) {
 	defer f.Close()
 	cmd = exec.Command("/bin/bash", d.script)
 	cmd.Dir = d.runnerDir // the working directory of docker-linux; raw_exec has another, and does not use it
-	cmd.Env = append(os.Environ(), "NOMAD_TASK_DIR="+d.local, "NOMAD_SECRETS_DIR="+d.secrets,
+	cmd.Env = append(os.Environ(), "NOMAD_TASK_DIR="+d.local, "NOMAD_SECRETS_DIR="+d.secrets, "NOMAD_ALLOC_DIR="+d.alloc,
 		"NOMAD_META_SWITCHYARD_CLAIM_TOKEN=sesame", "NOMAD_META_SWITCHYARD_REGISTRATION=jit", "SWITCHYARD_RUNNER_DIR="+d.runnerDir, "RUNNER_MANUALLY_TRAP_SIG=1")
 	cmd.Env = append(cmd.Env, d.meta...)
 	cmd.Stdout, cmd.Stderr = f, f
@@ -159,7 +159,7 @@ func exists(path ...string) bool {
 }
 
 func TestStartScripts(t *testing.T) {
-	for _, jobspec := range []string{"docker-linux", "raw-exec-macos"} {
+	for _, jobspec := range []string{"docker-linux", "docker-linux-dind", "podman-linux", "raw-exec-macos"} {
 		t.Run(jobspec, func(t *testing.T) {
 			t.Run("a configuration reaches the runner by its environment only", func(t *testing.T) {
 				d := newTask(t, jobspec, new("s3cret"))
@@ -268,4 +268,142 @@ func TestStartScripts(t *testing.T) {
 			t.Errorf("exit code 0, output:\n%s", out)
 		}
 	})
+}
+
+// utf16 is how the runner's .NET assemblies have their text.
+func utf16(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		b.Write([]byte{c, 0})
+	}
+	return b.String()
+}
+
+func TestACacheServerReplacesGitHubs(t *testing.T) {
+	before, other := "\xff"+utf16("=ACTIONS_RESULTS_URL;ACTIONS_RUNTIME_URL")+"\n\xfe", utf16("=ACTIONS_RESULTS_ORL;ACTIONS_RUNTIME_URL")
+	for _, jobspec := range []string{"docker-linux", "docker-linux-dind", "podman-linux"} {
+		for _, env := range [][]string{nil, {"ACTIONS_RESULTS_URL=http://cache:3000/"}} {
+			d := newTask(t, jobspec, new("s3cret"))
+			d.meta = env
+			dll := filepath.Join(d.runnerDir, "bin", "Runner.Worker.dll")
+			put(t, dll, before, 0o600)
+			want := before
+			if env != nil {
+				want = "\xff" + other + "\n\xfe"
+			}
+			if out, code := d.run(t); code != 0 || text(t, dll) != want {
+				t.Errorf("%s with %v: exit code %d, %q, output:\n%s", jobspec, env, code, text(t, dll), out)
+			}
+		}
+	}
+}
+
+func TestTheDaemonBesideARunner(t *testing.T) {
+	const settings = `{"registry-mirrors": ["http://10.0.0.5:5000"]}`
+	for mirror, want := range map[string]string{"": "{}\n", "http://10.0.0.5:5000": settings + "\n"} {
+		d := newTask(t, "docker-linux-dind", new("s3cret"))
+		put(t, filepath.Join(d.runnerDir, "externals", "node24", "node"), "", 0o700)
+		if mirror != "" {
+			d.meta = []string{"SWITCHYARD_REGISTRY_MIRROR=" + mirror}
+		}
+		if out, code := d.run(t); code != 0 || text(t, filepath.Join(d.alloc, "docker.json")) != want {
+			t.Errorf("exit code %d, output:\n%s", code, out)
+		}
+		if !exists(d.alloc, "tmp", "node24", "node") {
+			t.Error("the daemon does not see externals")
+		}
+	}
+	d := newTask(t, "docker-linux-dind", new(""))
+	if d.run(t); exists(d.alloc, "docker.json") {
+		t.Error("a runner that is not needed starts the daemon")
+	}
+
+	// The daemon's own script, where the commands of its image are stand-ins.
+	daemon := builtins(t)["docker-linux-dind"].TaskGroups[0].Tasks[0]
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "daemon.sh"), strings.ReplaceAll(script(t, daemon, "local/daemon.sh"), "/etc/", dir+"/"), 0o600)
+	for _, name := range []string{"adduser", "chown", "su"} {
+		put(t, filepath.Join(dir, name), "#!/bin/sh\necho "+name+" \"$@\"\n", 0o700)
+	}
+	cmd := exec.Command("/bin/sh", filepath.Join(dir, "daemon.sh"))
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "NOMAD_ALLOC_DIR="+d.alloc)
+	out := filepath.Join(dir, "out")
+	f, err := os.Create(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, cmd, out, "chown -R runner:runner /home/rootless\n")
+	if strings.Contains(text(t, out), "su ") {
+		t.Error("the daemon starts before its settings are there")
+	}
+	put(t, filepath.Join(d.alloc, "docker.json"), "{}", 0o600)
+	_ = cmd.Wait()
+	want := "adduser -D -H -u 1001 -h /home/rootless runner\nchown -R runner:runner /home/rootless\n" +
+		"su runner -c exec dockerd-entrypoint.sh dockerd --host=unix://" + d.alloc + "/docker.sock --group=root --config-file=" + d.alloc + "/docker.json\n"
+	if got := text(t, out); got != want || text(t, filepath.Join(dir, "subuid")) != "runner:100000:65536\n" {
+		t.Errorf("the daemon starts by\n%s, want\n%s", got, want)
+	}
+}
+
+// TestTartMacOS runs the start script as the agent in the machine does, where a directory stands in for
+// what Tart shares with the machine: read-only, and without the task's environment.
+func TestTartMacOS(t *testing.T) {
+	task := runner(t, builtins(t)["tart-macos"])
+	start := func(t *testing.T, claim, registration string, age time.Duration) (out string, code int) {
+		t.Helper()
+		home := t.TempDir()
+		shared := filepath.Join(home, "My Shared Files", "secrets")
+		for _, sub := range []string{shared, filepath.Join(home, "actions-runner"), filepath.Join(home, "bin")} {
+			if err := os.MkdirAll(sub, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put(t, filepath.Join(shared, "start.sh"), script(t, task, "secrets/start.sh"), 0o600)
+		put(t, filepath.Join(shared, "registration"), registration, 0o600)
+		put(t, filepath.Join(shared, "runner.jit"), claim, 0o600)
+		at := time.Now().Add(-age)
+		if err := os.Chtimes(filepath.Join(shared, "runner.jit"), at, at); err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(home, "actions-runner", "run.sh"), fakeRunner, 0o700)
+		put(t, filepath.Join(home, "bin", "sudo"), "#!/bin/sh\necho \"sudo $*\"\n", 0o700)
+		cmd := exec.Command("/bin/bash", filepath.Join(shared, "start.sh"))
+		cmd.Env = []string{"HOME=" + home, "PATH=" + filepath.Join(home, "bin") + ":/usr/bin:/bin"}
+		b, _ := cmd.CombinedOutput() // the exit code tells
+		return string(b), cmd.ProcessState.ExitCode()
+	}
+	if got := script(t, task, "secrets/registration"); got != "{{- env \"NOMAD_META_SWITCHYARD_REGISTRATION\" -}}\n" {
+		t.Errorf("the machine learns of the registration by %q", got)
+	}
+
+	for _, test := range []struct {
+		name, claim, registration string
+		age                       time.Duration
+		code                      int
+		out                       string // what is in the output; the runner does not start unless it is its own
+	}{
+		{name: "the claim reaches the runner by its environment only", claim: "s3cret", registration: "jit", out: "config=s3cret args=0 token= "},
+		{name: "an empty claim ends at once with exit code 0", registration: "jit", out: "no runner is needed any more\n"},
+		{name: "a claim that was there before a crash starts no second runner", claim: "s3cret", registration: "jit", age: time.Hour, code: 1, out: "the claim is older than 15 minutes\n"},
+		{name: "a registration token is refused", claim: "t0ken\n\n", registration: "token", code: 1, out: "registration: token is not for tart-macos"},
+		{name: "the runner's exit code is kept", claim: "exit7", registration: "jit", code: 7, out: "config=exit7"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			out, code := start(t, test.claim, test.registration, test.age)
+			if code != test.code || !strings.Contains(out, test.out) {
+				t.Errorf("exit code %d, want %d; output:\n%s", code, test.code, out)
+			}
+			if strings.Contains(out, "config=") != strings.Contains(test.out, "config=") || strings.Count(out, "s3cret") > 1 || strings.Contains(out, "t0ken") {
+				t.Errorf("a runner starts, or arguments show its registration:\n%s", out)
+			}
+			if !strings.HasSuffix(out, "sudo -n shutdown -h now\n") {
+				t.Errorf("the machine is not shut down in the end:\n%s", out)
+			}
+		})
+	}
 }

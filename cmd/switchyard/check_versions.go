@@ -28,11 +28,16 @@ const oldBuild = 45 * 24 * time.Hour
 // saysOldBuild warns that the program, of a certain date, is old, if rules start runners by a
 // built-in jobspec that names their version. "": it is not, or the date is not known.
 func saysOldBuild(built, now time.Time, set *rules.Set, specs *jobspecs.Set) string {
-	const carries = "docker-linux"
-	own := slices.ContainsFunc(specs.Own(), func(s jobspecs.Jobspec) bool { return s.Name == carries })
-	if built.IsZero() || now.Sub(built) < oldBuild || own || !slices.Contains(set.Jobspecs(), carries) {
+	names := set.Jobspecs()
+	own := specs.Own()
+	at := slices.IndexFunc(names, func(name string) bool {
+		spec, _ := specs.Get(name)
+		return imageVersion.Match(spec.Source) && !slices.ContainsFunc(own, func(s jobspecs.Jobspec) bool { return s.Name == name })
+	})
+	if built.IsZero() || now.Sub(built) < oldBuild || at < 0 {
 		return ""
 	}
+	carries := names[at]
 	return fmt.Sprintf("this Switchyard is of %s, %d days ago: its built-in jobspec %s carries version %s of the runner, and GitHub gives no jobs to runners that are about a month behind. "+
 		"Take a newer Switchyard, or name a newer image in the rules", built.UTC().Format(time.DateOnly), int(now.Sub(built).Hours()/24), carries, jobspecs.RunnerVersion)
 }

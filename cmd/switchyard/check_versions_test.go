@@ -95,7 +95,7 @@ func TestAnOldSwitchyardIsSaidToBeOld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := jobspecs.With([]jobspecs.Jobspec{{Name: "docker-linux", Path: "docker-linux.nomad.hcl"}})
+	own, err := jobspecs.With([]jobspecs.Jobspec{{Name: "docker-linux", Path: "docker-linux.nomad.hcl", Source: []byte("image = \"ghcr.io/actions/actions-runner:2.336.0\"")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +112,7 @@ func TestAnOldSwitchyardIsSaidToBeOld(t *testing.T) {
 		{"44 days", now.Add(-44 * day), "jobspec: docker-linux", specs, ""},
 		{"a clock that is behind", now.Add(day), "jobspec: docker-linux", specs, ""},
 		{"46 days", now.Add(-46 * day), "jobspec: docker-linux", specs, "this Switchyard is of 2026-10-16, 46 days ago: its built-in jobspec docker-linux carries version " + jobspecs.RunnerVersion},
+		{"46 days, and another that names its image", now.Add(-46 * day), "jobspec: podman-linux", specs, "this Switchyard is of 2026-10-16, 46 days ago: its built-in jobspec podman-linux carries version " + jobspecs.RunnerVersion},
 		{"46 days, and no runner of its own", now.Add(-46 * day), "jobspec: raw-exec-macos", specs, ""},
 		{"46 days, and a jobspec of the operator's", now.Add(-46 * day), "jobspec: docker-linux", own, ""},
 	} {

@@ -1,0 +1,221 @@
+# One ephemeral GitHub Actions runner in a Docker container on Linux, amd64 or arm64, with a Docker daemon of its own
+# beside it. docker build, run, push and compose work, and so do "container:" jobs, "services:" and Docker actions.
+#
+# Switchyard registers a copy of this job for each GitHub job. It adds constraints, sizes and meta, and always makes it
+# a batch job with one task group, count 1, and no restart or reschedule.
+#
+# The daemon is rootless: neither it nor a container that it starts is root on the node. Its own container must be
+# privileged all the same, to make namespaces and mounts, so whoever breaks out of the daemon and becomes root in that
+# container is root on the node: only for repositories you trust, and best on nodes of their own.
+#
+# Nodes need: the docker driver with allow_privileged, user namespaces, and access to ghcr.io and docker.io or copies of
+# both images. Recommended client settings:
+#
+#   client { max_kill_timeout = "120s" } # caps kill_timeout below; Nomad's default is 30s
+#   plugin "docker" {
+#     config {
+#       allow_privileged = true
+#       gc { image_delay = "72h" }       # the default removes the image 3 minutes after a runner
+#     }
+#   }
+#
+# Ubuntu 23.10 and later restrict user namespaces: sysctl kernel.apparmor_restrict_unprivileged_userns=0.
+#
+# Nomad fetches the claim before it pulls the runner's image, and GitHub drops a runner that does not connect within some
+# minutes. So put both images on the nodes before the first job, by a system job or in the node's own image.
+job "docker-linux-dind" {
+  type        = "batch"
+  datacenters = ["*"]
+
+  constraint {
+    attribute = "${attr.kernel.name}"
+    value     = "linux"
+  }
+
+  group "runner" {
+    # A used configuration must never start a second runner.
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    # A node that loses contact with the Nomad servers keeps running its job, which only needs GitHub. Without this block,
+    # Nomad stops the job once the node is back. Needs Nomad 1.8 or later.
+    disconnect {
+      lost_after = "1h"
+      replace    = false
+    }
+
+    # MB for the workspace, which the daemon sees, too. Its images are in a Docker volume, which Nomad does not count.
+    ephemeral_disk {
+      size = 10240
+    }
+
+    # The Docker daemon. Nomad starts it before the runner, and stops it after.
+    task "docker" {
+      lifecycle {
+        hook    = "prestart"
+        sidecar = true
+      }
+
+      driver = "docker"
+      user   = "root" # for the first lines of its script only
+
+      config {
+        image              = "docker.io/library/docker:29.7.2-dind-rootless"
+        entrypoint         = ["/bin/sh", "/local/daemon.sh"]
+        privileged         = true
+        image_pull_timeout = "15m"
+
+        # What the runner mounts into a container has the same path here. Both lie within the allocation.
+        volumes = ["../alloc/data:/home/runner/_work", "../alloc/tmp:/home/runner/externals"]
+      }
+
+      template {
+        destination = "local/daemon.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+          set -eu
+          unset NOMAD_META_SWITCHYARD_CLAIM_TOKEN # none of the workflow's business
+
+          # As the runner's user, so that what containers write as their root belongs to the runner.
+          adduser -D -H -u 1001 -h /home/rootless runner
+          echo runner:100000:65536 >/etc/subuid
+          echo runner:100000:65536 >/etc/subgid
+          chown -R runner:runner /home/rootless
+
+          # The runner writes the settings once it has its claim.
+          until [ -e "$NOMAD_ALLOC_DIR/docker.json" ]; do sleep 0.1; done
+          exec su runner -c "exec dockerd-entrypoint.sh dockerd --host=unix://$NOMAD_ALLOC_DIR/docker.sock --group=root --config-file=$NOMAD_ALLOC_DIR/docker.json"
+        EOT
+      }
+
+      kill_timeout = "30s"
+
+      logs {
+        max_files     = 3
+        max_file_size = 10
+      }
+
+      # Of every container that the workflow starts. A rule's sizes are the runner's alone: to change these, copy the file.
+      resources {
+        cpu    = 1000
+        memory = 4096
+      }
+    }
+
+    task "runner" {
+      meta {
+        switchyard = "runner" # the task that gets the sizes, devices, env and config
+      }
+
+      driver = "docker"
+      user   = "runner" # uid 1001 of the image; the runner refuses to run as root
+
+      config {
+        image              = "ghcr.io/actions/actions-runner:2.336.0" # GitHub gives no jobs to a runner that is a month behind
+        entrypoint         = ["/bin/bash", "/local/start.sh"]
+        work_dir           = "/home/runner" # where run.sh is
+        image_pull_timeout = "15m"
+        pids_limit         = 8192
+
+        # Workflows call sudo, which the image allows without a password; "no-new-privileges" forbids that.
+        # If yours need no sudo, turn this on:
+        # security_opt = ["no-new-privileges"]
+
+        # The daemon's network, so that the ports of "services:" are on localhost.
+        network_mode = "container:docker-${NOMAD_ALLOC_ID}"
+        volumes      = ["../alloc/data:/home/runner/_work"]
+      }
+
+      env {
+        RUNNER_MANUALLY_TRAP_SIG                           = "1" # run.sh passes a stop on to the runner
+        ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT                 = "1" # the runner's own log is in nomad alloc logs
+        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # an outdated runner exits with 7, not 0
+
+        DOCKER_HOST                       = "unix:///alloc/docker.sock"
+        RUNNER_WAIT_FOR_DOCKER_IN_SECONDS = "60"
+      }
+
+      # The claim: the runner's registration, handed out once, when the allocation starts. An empty answer means that
+      # the runner is not needed any more; an error fails the task.
+      artifact {
+        source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
+        destination = "secrets/runner.jit"
+        mode        = "file"
+        headers {
+          Authorization = "Bearer ${NOMAD_META_SWITCHYARD_CLAIM_TOKEN}"
+        }
+      }
+
+      # Nomad replaces "$" with a brace and double braces, so the script uses neither.
+      template {
+        destination = "local/start.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+          set -u
+          claim_file=$NOMAD_SECRETS_DIR/runner.jit
+          unset NOMAD_META_SWITCHYARD_CLAIM_TOKEN # spent, and none of the workflow's business
+
+          # Nomad starts a task anew after its node restarts: the file is gone then, and the claim used up.
+          claim=$(cat "$claim_file") || exit 1
+          rm "$claim_file" || exit 1
+          if [ -z "$claim" ]; then
+            echo "no runner is needed any more"
+            exit 0
+          fi
+
+          # The runner overwrites this variable in each step. It then overwrites another one.
+          if printenv ACTIONS_RESULTS_URL >/dev/null; then
+            rename='s/\(R.E.S.U.L.T.S._.\)U\(.R.L\)/\1O\2/g' # in UTF-16
+            LC_ALL=C sed -i "$rename" bin/Runner.Worker.dll || exit 1
+          fi
+
+          # The daemon waits for its settings. It sees externals, the Node.js of actions, for "container:" jobs.
+          cp -a externals/. "$NOMAD_ALLOC_DIR/tmp/" || exit 1
+          mirror=$(printenv SWITCHYARD_REGISTRY_MIRROR)
+          if [ -n "$mirror" ]; then
+            settings='{"registry-mirrors": ["'$mirror'"]}'
+          else
+            settings='{}'
+          fi
+          echo "$settings" >"$NOMAD_ALLOC_DIR/docker.new" || exit 1
+          mv "$NOMAD_ALLOC_DIR/docker.new" "$NOMAD_ALLOC_DIR/docker.json" || exit 1
+
+          # Not as arguments: those show in ps. The runner takes these out of its own environment.
+          if [ "$NOMAD_META_SWITCHYARD_REGISTRATION" = token ]; then
+            trap 'exit 130' INT TERM # the first process of a container has no other way to end
+            ACTIONS_RUNNER_INPUT_TOKEN=$(printf '%s\n' "$claim" | sed -n 1p) \
+              ACTIONS_RUNNER_INPUT_RUNNERGROUP=$(printf '%s\n' "$claim" | sed -n 2p) \
+              ACTIONS_RUNNER_INPUT_URL=$NOMAD_META_RUNNER_URL \
+              ACTIONS_RUNNER_INPUT_NAME=$NOMAD_META_RUNNER_NAME \
+              ACTIONS_RUNNER_INPUT_LABELS=$NOMAD_META_RUNNER_LABELS \
+              ./config.sh --unattended --ephemeral --disableupdate --no-default-labels --replace || exit 1
+          else
+            export ACTIONS_RUNNER_INPUT_JITCONFIG="$claim"
+          fi
+          exec ./run.sh
+        EOT
+      }
+
+      # A stop cancels the job on GitHub, for which the runner takes up to 30 s.
+      kill_signal  = "SIGINT"
+      kill_timeout = "90s"
+
+      logs {
+        max_files     = 3
+        max_file_size = 10
+      }
+
+      # A rule's or label's sizes replace these.
+      resources {
+        cpu    = 2000
+        memory = 4096
+      }
+    }
+  }
+}
