@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -28,12 +29,27 @@ type App struct {
 	// Permissions are those of every installation; nil: administration and
 	// organization_self_hosted_runners to write, actions and metadata to read.
 	Permissions map[string]string
+
+	// Private is what GitHub gives to who makes the App from a manifest; nil: nobody can.
+	Private *rsa.PrivateKey
+}
+
+// AppSettings is what the App's page on GitHub has, or that of another webhook.
+type AppSettings struct {
+	Permissions     map[string]string // by GitHub's names: read or write
+	Events          []string
+	HookURL, Secret string
+	ContentType     string // json or form
 }
 
 // An installed App is what one owner has. Guarded by state.mu.
 type installed struct {
-	id        int64
-	owner     string
+	id    int64
+	owner string
+
+	permissions map[string]string // that the owner has accepted
+	events      []string
+
 	repos     []string // nil: all of the owner's
 	since     time.Time
 	suspended time.Time // zero: it is not
@@ -79,9 +95,34 @@ func (s *apps) Install(owner string, repos ...string) int64 {
 		id++
 	}
 	s.uninstall(owner)
-	s.installations[id] = &installed{id: id, owner: owner, repos: repos, since: s.cfg.Now()}
+	s.installations[id] = &installed{id: id, owner: owner, repos: repos, since: s.cfg.Now(), permissions: s.settings.Permissions, events: s.settings.Events}
 	s.installedFor[strings.ToLower(owner)] = s.installations[id]
 	return id
+}
+
+// SetApp changes what the App's page has. Installations keep the permissions and events that
+// they have until they are made anew, as their owners must accept others.
+func (s *apps) SetApp(change func(*AppSettings)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settings.Permissions = maps.Clone(s.settings.Permissions) // which installations have, too
+	change(&s.settings)
+}
+
+// Accept has the owner of an installation accept the permissions and events of the App's page.
+func (s *apps) Accept(owner string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in := s.installedFor[strings.ToLower(owner)]; in != nil {
+		in.permissions, in.events = s.settings.Permissions, s.settings.Events
+	}
+}
+
+// hook returns the settings of the webhook.
+func (s *state) hook() AppSettings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settings
 }
 
 // Uninstall ends the owner's installation and its tokens.
@@ -117,7 +158,7 @@ func (s *gate) caller(r *http.Request) (c caller, status int, message string) {
 		return caller{app: true}, status, message
 	}
 	switch {
-	case s.cfg.Token == "" && s.cfg.App == nil, token == s.cfg.Token && token != "":
+	case strings.HasPrefix(path, "/app-manifests/"), s.cfg.Token == "" && s.cfg.App == nil, token == s.cfg.Token && token != "":
 		return caller{}, 0, ""
 	case token == "":
 		return caller{}, http.StatusUnauthorized, "Requires authentication"
@@ -193,15 +234,23 @@ func (in *installed) sees(sc scope) bool {
 }
 
 func (s *apps) getApp(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, s.cfg.App.object())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answer(w, http.StatusOK, s.appObject())
 }
 
-func (a *App) object() object {
-	made := stamp(time.Unix(0, 0))
+func (s *apps) getHookConfig(w http.ResponseWriter, _ *http.Request) {
+	hook := s.hook()
+	answer(w, http.StatusOK, object{"url": hook.HookURL, "content_type": hook.ContentType, "insecure_ssl": "0", "secret": "********"})
+}
+
+// appObject shows the App. s.mu is held.
+func (s *state) appObject() object {
+	a, made := s.cfg.App, stamp(time.Unix(0, 0))
 	return object{
 		"id": a.ID, "slug": "switchyard", "node_id": nodeID("App", a.ID), "owner": user("mona", "User"),
 		"name": "Switchyard", "description": nil, "external_url": webURL, "html_url": webURL + "/apps/switchyard",
-		"created_at": made, "updated_at": made, "permissions": a.permissions(), "events": []string{"workflow_job"},
+		"created_at": made, "updated_at": made, "permissions": s.settings.Permissions, "events": s.settings.Events,
 	}
 }
 
@@ -231,7 +280,7 @@ func (s *apps) createToken(w http.ResponseWriter, r *http.Request) {
 	expires := s.cfg.Now().Add(tokenLifetime).Truncate(time.Second)
 	s.appTokens[token] = appToken{in, expires}
 	answer(w, http.StatusCreated, object{
-		"token": token, "expires_at": stamp(expires), "permissions": s.cfg.App.permissions(), "repository_selection": in.selection(),
+		"token": token, "expires_at": stamp(expires), "permissions": in.permissions, "repository_selection": in.selection(),
 	})
 }
 
@@ -257,7 +306,7 @@ func (s *apps) installationObject(in *installed) object {
 		"id": in.id, "account": account, "repository_selection": in.selection(), "access_tokens_url": api,
 		"repositories_url": apiURL + "/installation/repositories", "html_url": pages + strconv.FormatInt(in.id, 10),
 		"app_id": s.cfg.App.ID, "app_slug": "switchyard", "target_id": account["id"], "target_type": kind,
-		"permissions": s.cfg.App.permissions(), "events": []string{"workflow_job"}, "single_file_name": nil,
+		"permissions": in.permissions, "events": in.events, "single_file_name": nil,
 		"created_at": stamp(in.since), "updated_at": stamp(in.since), "suspended_by": by, "suspended_at": at,
 	}
 }

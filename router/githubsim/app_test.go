@@ -141,12 +141,15 @@ func TestAnInstallationsTokenSeesWhatItMay(t *testing.T) {
 		"/repos/acme/web/actions/runners": 200, "/orgs/acme/actions/runners": 200, job: 200,
 		"/repos/acme/api/actions/runners": 404, "/repos/mona/dots/actions/runners": 404, "/orgs/acme/installation": 401,
 	})
-	app.Permissions = map[string]string{"administration": "read"}
+	s.SetApp(func(a *AppSettings) { a.Permissions = map[string]string{"administration": "read"} })
+	want(one, map[string]int{"/orgs/acme/actions/runners": 200}) // nobody has accepted it
+	s.Accept("acme")
 	want(one, map[string]int{"/repos/acme/web/actions/runners": 200, "/orgs/acme/actions/runners": 403, job: 403})
 	if status, _ := s.callAs(one, "POST", "/repos/acme/web/actions/runners/generate-jitconfig", `{"name": "a", "runner_group_id": 1, "labels": ["x"]}`); status != 403 {
 		t.Errorf("generate-jitconfig with administration: read = %d, want 403", status)
 	}
-	app.Permissions = nil
+	s.SetApp(func(a *AppSettings) { a.Permissions = app.permissions() })
+	s.Accept("acme")
 
 	now = now.Add(time.Hour)
 	want(one, map[string]int{job: 401}) // expired

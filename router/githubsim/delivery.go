@@ -231,7 +231,8 @@ func (s *hooks) sendNow(d *delivery) {
 func (s *hooks) post(d *delivery) (code int, status string) {
 	ctx, cancel := s.deliveryContext()
 	defer cancel()
-	req, err := NewDelivery(ctx, s.cfg.WebhookURL, s.cfg.Secret, d.GUID, d.Event, Payload(d.job, d.Action))
+	to := s.hook()
+	req, err := NewDelivery(ctx, to.HookURL, to.Secret, d.GUID, d.Event, Payload(d.job, d.Action))
 	if err != nil {
 		return 0, unreachable
 	}
@@ -363,7 +364,7 @@ func (s rest) getDelivery(w http.ResponseWriter, r *http.Request, of func(*deliv
 		return
 	}
 	one := deliveryObject(d)
-	one["url"] = s.cfg.WebhookURL
+	one["url"] = s.settings.HookURL
 	one["request"] = object{
 		"headers": object{"X-GitHub-Delivery": d.GUID, "X-GitHub-Event": d.Event}, "payload": json.RawMessage(Payload(d.job, d.Action)),
 	}

@@ -149,7 +149,7 @@ func (s *notices) checkRunObject(c *CheckRun) object {
 			"annotations_count": 0, "annotations_url": api + "/annotations",
 		},
 		"check_suite": object{"id": c.ID}, "pull_requests": []object{},
-		"app": s.cfg.App.object(),
+		"app": s.appObject(),
 	}
 }
 

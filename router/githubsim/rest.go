@@ -50,6 +50,7 @@ func (s *Server) routes() http.Handler {
 	}
 	if s.cfg.App != nil {
 		api.HandleFunc("GET /app", s.getApp)
+		api.HandleFunc("GET /app/hook/config", s.getHookConfig)
 		api.HandleFunc("POST /app/installations/{id}/access_tokens", s.createToken)
 		api.HandleFunc("GET /app/installations", s.listInstallations)
 		api.HandleFunc("GET /installation/repositories", s.listInstalled)
@@ -63,6 +64,7 @@ func (s *Server) routes() http.Handler {
 	rest.variableRoutes(api)
 	s.noticeRoutes(api)
 	api.HandleFunc("GET /rate_limit", s.rateLimit)
+	api.HandleFunc("POST /app-manifests/{code}/conversions", s.convertManifest)
 	api.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound(w) })
 
 	pattern := func(r *http.Request) string {
@@ -72,6 +74,8 @@ func (s *Server) routes() http.Handler {
 	checked := s.authorized(s.faulty(s.limited(s.secondary(pattern, api))))
 	all := http.NewServeMux()
 	all.HandleFunc("POST "+ConnectPath, rest.connect)
+	all.HandleFunc("POST /settings/apps/new", s.newApp)
+	all.HandleFunc("POST /organizations/{owner}/settings/apps/new", s.newApp)
 	all.Handle("/api/v3/", http.StripPrefix("/api/v3", checked))
 	all.Handle("/", checked)
 	return all
@@ -201,7 +205,7 @@ func (s *gate) scoped(permission string, handle func(http.ResponseWriter, *http.
 		switch {
 		case !ok || in != nil && !in.sees(sc):
 			notFound(w)
-		case in != nil && !allows(s.cfg.App.permissions(), permission, r.Method):
+		case in != nil && !allows(in.permissions, permission, r.Method):
 			fault(w, http.StatusForbidden, "Resource not accessible by integration")
 		default:
 			handle(w, r, sc)

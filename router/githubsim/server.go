@@ -98,11 +98,13 @@ type state struct {
 	groups         map[int64]Group
 	variables      []*variable
 	versions       map[string]VersionEnd
-	version        string             // of runners that connect
-	byJIT          map[string]*runner // by encoded configuration; runners that are gone stay
-	idle           []*runner          // online without a job
-	deliveries     []*delivery        // by ID, from 1
-	forgotten      int64              // the last of those that are not listed any more
+	version        string // of runners that connect
+	settings       AppSettings
+	madeApps       map[string]AppSettings // by the code with which they are completed, once
+	byJIT          map[string]*runner     // by encoded configuration; runners that are gone stay
+	idle           []*runner              // online without a job
+	deliveries     []*delivery            // by ID, from 1
+	forgotten      int64                  // the last of those that are not listed any more
 	checks         []*CheckRun
 	statuses       []CommitStatus
 	pending        int // deliveries recorded and not yet answered
@@ -144,6 +146,10 @@ func New(cfg Config) *Server {
 	for id, name := range cfg.Groups {
 		groups[id] = Group{Name: name}
 	}
+	settings := AppSettings{Events: []string{"workflow_job"}, HookURL: cfg.WebhookURL, Secret: cfg.Secret, ContentType: "json"}
+	if cfg.App != nil {
+		settings.Permissions = cfg.App.permissions()
+	}
 	base, stop := context.WithCancel(context.Background())
 	at := &floor{&hooks{&gate{&state{
 		cfg: cfg, closing: base.Done(),
@@ -152,7 +158,7 @@ func New(cfg Config) *Server {
 		},
 		senders: make(chan struct{}, cfg.Senders), lastID: max(cfg.FirstID, 1) - 1, rand: rand.New(rand.NewPCG(cfg.RandSeed, 0)),
 		repos: map[string]Repo{}, orgs: map[string]bool{}, jobs: map[int64]*job{}, runs: map[int64][]*job{}, reads: map[int64]int{},
-		runners: map[int64]*runner{}, groups: groups, versions: map[string]VersionEnd{newestVersion: {}}, version: newestVersion, byJIT: map[string]*runner{}, limits: map[int64]*limit{}, asked: map[string]uint64{},
+		runners: map[int64]*runner{}, groups: groups, versions: map[string]VersionEnd{newestVersion: {}}, version: newestVersion, settings: settings, madeApps: map[string]AppSettings{}, byJIT: map[string]*runner{}, limits: map[int64]*limit{}, asked: map[string]uint64{},
 		points: map[string]*recent{}, registrations: map[scope]*recent{}, registrationTokens: map[string]registrationToken{},
 		installations: map[int64]*installed{}, installedFor: map[string]*installed{}, appTokens: map[string]appToken{},
 	}}}}

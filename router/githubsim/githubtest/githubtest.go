@@ -35,10 +35,14 @@ var (
 	deprecations []byte
 )
 
-// variables likewise describes Actions variables.
-//
-//go:embed testdata/variables.openapi.json
-var variables []byte
+// variables likewise describes Actions variables, and manifest how an App is made.
+var (
+	//go:embed testdata/variables.openapi.json
+	variables []byte
+
+	//go:embed testdata/manifest.openapi.json
+	manifest []byte
+)
 
 // openAPI returns a router over GitHub's OpenAPI description; nil, and a line
 // in the log, when it is absent.
@@ -51,7 +55,7 @@ var openAPI = sync.OnceValues(func() (routers.Router, error) {
 	doc.Servers = nil // the tests' hosts differ
 	// An installation's account is a user or an enterprise; here it would be both at once.
 	doc.Paths.Find("/app/installations").Get.Responses.Status(200).Value.Content["application/json"].Schema.Value.Items = doc.Components.Schemas["installation"]
-	for _, cut := range [][]byte{checks, variables, deprecations} {
+	for _, cut := range [][]byte{checks, variables, deprecations, manifest} {
 		more, err := loader.LoadFromData(cut)
 		if err != nil {
 			return nil, err
