@@ -71,6 +71,7 @@ type SentDelivery struct {
 	GUID   string    // Delivery.ID, the same for all attempts
 	At     time.Time // by GitHub's clock
 	OK     bool      // it was answered with 2xx
+	Said   string    // how it ended, in GitHub's words, such as "Invalid HTTP Response: 401"
 	Event  string
 	Action string // "" when the event has none
 }

@@ -18,6 +18,7 @@ const (
 	deliveriesPage = 100 // GitHub's most
 	maxCursor      = 512 // bytes
 	maxGUID        = 128 // bytes, as in package webhook; GitHub's have 36
+	maxSaid        = 100 // characters of GitHub's words about a delivery
 )
 
 // OwnHooks implements router.Webhooks.
@@ -72,7 +73,7 @@ func sent(found []*github.HookDelivery) ([]router.SentDelivery, error) {
 			return nil, errors.New("GitHub's answer lists a delivery without ID, GUID or time")
 		}
 		page[i] = router.SentDelivery{
-			ID: d.GetID(), GUID: d.GetGUID(), At: d.GetDeliveredAt().Time, OK: d.GetStatus() == "OK", Event: d.GetEvent(), Action: d.GetAction(),
+			ID: d.GetID(), GUID: d.GetGUID(), At: d.GetDeliveredAt().Time, OK: d.GetStatus() == "OK", Said: router.Shorten(router.OneLine(d.GetStatus()), maxSaid), Event: d.GetEvent(), Action: d.GetAction(),
 		}
 	}
 	return page, nil

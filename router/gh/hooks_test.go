@@ -53,7 +53,7 @@ func TestLostDeliveriesAreListedAndMadeAgain(t *testing.T) {
 				t.Fatalf("%d deliveries on %d pages, want 150 on 2", len(all), pages)
 			}
 			last := a.Server.Deliveries()[149]
-			want := router.SentDelivery{ID: 150, GUID: last.GUID, At: last.DeliveredAt.UTC().Truncate(time.Second), Event: "workflow_job", Action: "queued"}
+			want := router.SentDelivery{ID: 150, GUID: last.GUID, At: last.DeliveredAt.UTC().Truncate(time.Second), Said: last.Status, Event: "workflow_job", Action: "queued"}
 			if diff := cmp.Diff(want, all[0]); diff != "" {
 				t.Errorf("the newest delivery (-want +got):\n%s", diff)
 			}

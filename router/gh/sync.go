@@ -197,26 +197,13 @@ func (c *Client) Repositories(ctx context.Context, each func(router.Repo) error)
 		return nil
 	}
 	var owners []target
-	for page := 1; page > 0; {
-		err := c.askAsApp(ctx, "list the installations of "+c.app.String(), func(ctx context.Context, api *github.Client) (*github.Response, error) {
-			found, resp, err := api.Apps.ListInstallations(ctx, &github.ListOptions{PerPage: syncPage, Page: page})
-			if err != nil {
-				return resp, err
-			}
-			for _, in := range found {
-				t := target{owner: in.GetAccount().GetLogin(), organization: in.GetAccount().GetType() == "Organization"}
-				if in.SuspendedAt == nil && pathName(t.owner) {
-					owners = append(owners, t)
-				}
-			}
-			page, err = nextPage(resp, page, len(found))
-			return resp, err
-		})
-		if err != nil {
-			return err
-		}
-		if len(owners) >= mostInstall {
-			return fmt.Errorf("%s has more than %d installations", c.app, mostInstall)
+	all, err := c.installations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, in := range all {
+		if !in.Suspended && pathName(in.Owner) {
+			owners = append(owners, target{owner: in.Owner, organization: in.Organization})
 		}
 	}
 	var errs []error
