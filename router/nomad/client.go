@@ -63,6 +63,7 @@ type Client struct {
 type shared struct {
 	api       *api.Client
 	log       *slog.Logger
+	plain     api.Config    // without an HTTP client
 	namespace string        // of jobs that name none
 	silence   time.Duration // until a stream counts as dead
 	opening   time.Duration // until it counts as refused
@@ -99,6 +100,8 @@ func New(c Config) (*Client, error) {
 	if c.Dial != nil {
 		transport.Proxy, transport.DialContext = nil, c.Dial
 	}
+	plain := config
+	plain.HttpClient = nil
 	config.HttpClient = &http.Client{Transport: transport}
 	if err := api.ConfigureTLS(config.HttpClient, config.TLSConfig); err != nil {
 		return nil, fmt.Errorf("TLS to Nomad: %w; are NOMAD_CACERT, NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY right?", err)
@@ -109,7 +112,7 @@ func New(c Config) (*Client, error) {
 		return nil, fmt.Errorf("make a Nomad client: %w", err)
 	}
 	made := &Client{shared: &shared{
-		api: client, log: cmp.Or(c.Logger, slog.Default()), namespace: cmp.Or(config.Namespace, api.DefaultNamespace), silence: silence, opening: opening, parsed: map[string][]byte{},
+		api: client, plain: plain, log: cmp.Or(c.Logger, slog.Default()), namespace: cmp.Or(config.Namespace, api.DefaultNamespace), silence: silence, opening: opening, parsed: map[string][]byte{},
 	}}
 	made.Use(c.Jobspecs)
 	return made, nil

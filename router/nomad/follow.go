@@ -192,6 +192,9 @@ func (n observed) RoundTrip(r *http.Request) (*http.Response, error) {
 	default:
 		n.called(call, resp.StatusCode, took)
 	}
+	if date, ok := r.Context().Value(dateKey{}).(*string); ok && err == nil {
+		*date = resp.Header.Get("Date")
+	}
 	if index, ok := r.Context().Value(indexKey{}).(*uint64); ok && err == nil {
 		*index, _ = strconv.ParseUint(resp.Header.Get("X-Nomad-Index"), 10, 64)
 	}
