@@ -49,6 +49,11 @@ func (s *Set) Feedback() (kind string, after time.Duration) {
 	return s.feedback.kind, s.feedback.after
 }
 
+// Reruns reports whether some rule has jobs that failed run again.
+func (s *Set) Reruns() bool {
+	return slices.ContainsFunc(s.rules, func(r rule) bool { return r.rerun != nil })
+}
+
 // Rules returns the names of the rules, in file order.
 func (s *Set) Rules() []string {
 	names := make([]string, len(s.rules))
