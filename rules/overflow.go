@@ -93,19 +93,18 @@ func runsOnJSON(v any) ([]string, error) {
 // RunsOn returns the labels of a variable's value that is JSON, a text or a list of texts; false:
 // it is something else.
 func RunsOn(value string) (labels []string, ok bool) {
-	var one *string
-	if json.Unmarshal([]byte(value), &one) == nil && one != nil {
-		return []string{*one}, true
-	}
-	var list []*string
-	if json.Unmarshal([]byte(value), &list) != nil || list == nil {
-		return nil, false
+	var read any
+	_ = json.Unmarshal([]byte(value), &read) // nil, if it is not JSON
+	list, ok := read.([]any)
+	if !ok {
+		list = []any{read}
 	}
 	for _, l := range list {
-		if l == nil {
+		text, ok := l.(string)
+		if !ok {
 			return nil, false
 		}
-		labels = append(labels, *l)
+		labels = append(labels, text)
 	}
 	return labels, true
 }
