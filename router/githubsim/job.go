@@ -72,12 +72,11 @@ type Job struct {
 // A job is the Server's own view of a job, guarded by state.mu.
 type job struct {
 	Job
-	ending    string        // the conclusion it will have
-	labels    []string      // lower case
-	cancelled chan struct{} // closed by Cancel
-	finished  chan struct{} // closed by Finish
-	outbox    []*delivery   // still to be sent, in this order
-	sending   bool          // a goroutine empties outbox
+	ending  string      // the conclusion it will have
+	labels  []string    // lower case
+	ended   chan string // takes one conclusion, with which it ends before its time
+	outbox  []*delivery // still to be sent, in this order
+	sending bool        // a goroutine empties outbox
 }
 
 // Queue makes a job, in a new repository and a new run unless they exist, and
@@ -176,10 +175,10 @@ func (s *floor) goOn(ended *job) {
 // newJob makes a job, which is in no run yet. s.mu is held.
 func (s *floor) newJob(spec JobSpec, attempt int) *job {
 	j := &job{
-		Job:       Job{JobSpec: spec, ID: s.newID(), Attempt: attempt, Status: "queued", CreatedAt: s.cfg.Now()},
-		ending:    cmp.Or(spec.Conclusion, "success"),
-		labels:    lower(spec.Labels),
-		cancelled: make(chan struct{}), finished: make(chan struct{}),
+		Job:    Job{JobSpec: spec, ID: s.newID(), Attempt: attempt, Status: "queued", CreatedAt: s.cfg.Now()},
+		ending: cmp.Or(spec.Conclusion, "success"),
+		labels: lower(spec.Labels),
+		ended:  make(chan string, 1),
 	}
 	j.Conclusion = ""
 	s.jobs[j.ID] = j
@@ -306,11 +305,7 @@ func (s *Server) Cancel(jobID int64) error {
 func (s *floor) cancel(j *job) {
 	switch j.Status {
 	case "in_progress":
-		select {
-		case <-j.cancelled:
-		default:
-			close(j.cancelled)
-		}
+		j.end("cancelled")
 	default:
 		s.queued = slices.DeleteFunc(s.queued, func(q *job) bool { return q == j })
 		s.complete(j, "cancelled")
@@ -328,9 +323,16 @@ func (s *Server) Finish(jobID int64, conclusion string) error {
 	if j.Status != "in_progress" {
 		return fmt.Errorf("job %d is %s", jobID, j.Status)
 	}
-	j.ending = conclusion
-	close(j.finished)
+	j.end(conclusion)
 	return nil
+}
+
+// end ends a job that runs, unless something else has.
+func (j *job) end(conclusion string) {
+	select {
+	case j.ended <- conclusion:
+	default:
+	}
 }
 
 // Job returns a snapshot of a job; false when there is none with this ID.
@@ -385,12 +387,8 @@ func (s *floor) work(ctx context.Context, j *job) (conclusion string, err error)
 	select {
 	case <-timer.C:
 		return j.ending, nil
-	case <-j.cancelled:
-		return "cancelled", nil
-	case <-j.finished:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return j.ending, nil
+	case conclusion = <-j.ended:
+		return conclusion, nil
 	case <-ctx.Done(): // the runner says so at a signal; GitHub itself after minutes when it hears no more
 		return "failure", context.Cause(ctx)
 	case <-s.closing:
