@@ -24,21 +24,18 @@ import (
 // where the tests of router/gh and router/githubsim run.
 const shared = "../../../shared/github/"
 
-// What the shared description leaves out, without its texts: check runs and commit statuses,
-// cut from npm's @octokit/openapi 23.0.2 (MIT), and the support of the runner's versions, cut
-// from github/rest-api-description at 0000036e42b5 (MIT).
+// What the shared description leaves out, without its texts: check runs, commit statuses,
+// Actions variables and how an App is made, cut from npm's @octokit/openapi 23.0.2 (MIT), and the support of the
+// runner's versions, cut from github/rest-api-description at 0000036e42b5 (MIT).
 var (
 	//go:embed testdata/checks.openapi.json
 	checks []byte
 
-	//go:embed testdata/deprecations.openapi.json
-	deprecations []byte
-)
-
-// variables likewise describes Actions variables, and manifest how an App is made.
-var (
 	//go:embed testdata/variables.openapi.json
 	variables []byte
+
+	//go:embed testdata/deprecations.openapi.json
+	deprecations []byte
 
 	//go:embed testdata/manifest.openapi.json
 	manifest []byte
