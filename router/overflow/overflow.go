@@ -216,6 +216,12 @@ func indexOf(shown []router.OverflowStatus, v router.Variable) int {
 	return slices.IndexFunc(shown, func(s router.OverflowStatus) bool { return s.Same(v) })
 }
 
+// taken reports whether a variable is set, or is as somebody else has set it.
+func taken(shown []router.OverflowStatus, v router.Variable) bool {
+	i := indexOf(shown, v)
+	return i >= 0 && shown[i].State != router.OverflowOver && shown[i].State != ""
+}
+
 // forget forgets what is remembered of variables that are no longer of interest.
 func (o *Overflow) forget(shown []router.OverflowStatus) {
 	gone := func(v router.Variable) bool {
@@ -374,10 +380,8 @@ func (o *Overflow) begin(ctx context.Context, n need, shown []router.OverflowSta
 	case !known, at.v.Name == "" && now.Sub(at.at) >= lookEvery, at.theirs != "" && now.Sub(at.at) >= lookEvery, now.Sub(at.at) >= foundFor:
 	case at.v.Name == "" || at.theirs != "":
 		return at.says(s), false, nil
-	default:
-		if i := indexOf(shown, at.v); i >= 0 && shown[i].State != router.OverflowOver {
-			return router.OverflowStatus{}, false, nil
-		}
+	case taken(shown, at.v):
+		return router.OverflowStatus{}, false, nil
 	}
 	v, value, err := o.find(ctx, n, shown)
 	is := found{v: v, since: now, at: now}
@@ -388,10 +392,7 @@ func (o *Overflow) begin(ctx context.Context, n need, shown []router.OverflowSta
 		o.lost[all] = o.lost[all].next(err, now)
 		o.Log.Throttled(slog.LevelWarn, s.Variable.String(), "cannot read a variable by which jobs overflow", "variable", s.Name, "of", s.Whose(), "rule", s.Rule, "err", err)
 		return with(s, o.lost[all]), true, ctx.Err()
-	default:
-		if i := indexOf(shown, v); i >= 0 && shown[i].State != router.OverflowOver {
-			break
-		}
+	case !taken(shown, v):
 		is.theirs, is.fix = theirs(n, value)
 	}
 	delete(o.lost, all)
@@ -404,12 +405,11 @@ func (o *Overflow) begin(ctx context.Context, n need, shown []router.OverflowSta
 		o.Log.Throttled(slog.LevelWarn, s.Variable.String(), "jobs cannot overflow", "variable", s.Name, "of", s.Whose(), "rule", s.Rule, "err", is.theirs, "fix", is.fix)
 		return s, true, nil
 	}
-	i := indexOf(shown, v)
-	if i >= 0 && shown[i].State != router.OverflowOver {
+	if taken(shown, v) {
 		return router.OverflowStatus{}, true, nil
 	}
 	s.Variable, s.State, s.Calm = v, router.OverflowSetting, calmFor
-	if i >= 0 {
+	if i := indexOf(shown, v); i >= 0 && shown[i].State == router.OverflowOver {
 		s.Variable, s.Calm = shown[i].Variable, min(2*shown[i].Calm, mostCalm)
 	}
 	if err := o.Store.RecordOverflow(ctx, s.Overflow, router.Audit{}); err != nil {
@@ -439,9 +439,7 @@ func (o *Overflow) find(ctx context.Context, n need, shown []router.OverflowStat
 		if !ofScope(n.Scope, v) {
 			continue
 		}
-		if slices.ContainsFunc(shown, func(s router.OverflowStatus) bool {
-			return s.Same(v) && s.State != router.OverflowOver && s.State != ""
-		}) {
+		if taken(shown, v) {
 			return v, "", nil
 		}
 		if value, err = o.read(ctx, v); err == nil {
@@ -596,9 +594,7 @@ func (o *Overflow) stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	rows, err := o.Store.Overflows(ctx)
-	rows = slices.DeleteFunc(rows, func(row router.Overflow) bool {
-		return row.State == router.OverflowLeft || row.State == router.OverflowOver
-	})
+	rows = slices.DeleteFunc(rows, func(row router.Overflow) bool { return !row.State.On() })
 	if err != nil || len(rows) == 0 || !o.Last(ctx) {
 		return
 	}
