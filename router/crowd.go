@@ -52,10 +52,9 @@ func KindOf(crowd string) string { return crowd[:min(kindLen, len(crowd))] }
 
 func (j Job) kind(name string) string {
 	run := strconv.FormatInt(GitHubID(j.RunID), 10)
-	of := make([]string, 5+len(j.Labels))
-	of[0], of[1], of[2], of[3], of[4] = j.Repo.Host, strings.ToLower(j.Repo.Owner), strings.ToLower(j.Repo.Name), j.Workflow, name
+	of := append([]string{j.Repo.Host, strings.ToLower(j.Repo.Owner), strings.ToLower(j.Repo.Name), j.Workflow, name}, j.Labels...)
 	labels := of[5:]
-	for i, l := range j.Labels {
+	for i, l := range labels {
 		labels[i] = strings.ToLower(l)
 		if len(run) > 5 { // a compound label may have it, and a size is shorter
 			labels[i] = strings.ReplaceAll(labels[i], run, "")

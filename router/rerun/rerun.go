@@ -74,8 +74,8 @@ func (r *Reruns) Ask(ctx context.Context) error {
 			continue
 		}
 		at, why := r.Now().Add(wait(again.Tries)), "waits, as "+err.Error()
-		if again.State == router.RerunAsked {
-			at = later(at, again.Asked.Add(lost))
+		if known := again.Asked.Add(lost); again.State == router.RerunAsked && at.Before(known) {
+			at = known
 		}
 		var fix *router.FixError
 		if later, ok := errors.AsType[*router.RetryAtError](err); ok {
@@ -92,13 +92,6 @@ func (r *Reruns) Ask(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("job %d of %s: %w", again.Job.ID, again.Job.Repo.FullName, err), r.Store.SetRerun(ctx, again.Job.ID, again.State, why, at, r.Now()))
 	}
 	return errors.Join(errs...)
-}
-
-func later(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
 }
 
 // wait returns the time between two looks at a run, after so many.

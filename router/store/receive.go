@@ -150,13 +150,9 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 			runnerName = ""
 		}
 	}
-	wary, crowd := router.Wary(0), j.Crowd()
+	crowd, kind, wary := j.Crowd(), j.Kind(), router.Wary(0)
 	if d.Deploys {
 		wary = router.WaryOfGitHub
-	}
-	kind := router.KindOf(crowd)
-	if state == router.Queued && !j.Matrix() {
-		kind = j.Kind()
 	}
 	refused, err := refusedAs(t, j.ID, runnerName)
 	if err != nil {
@@ -174,7 +170,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	case changed:
 	case state == router.Held && d.ID == "":
 		if changed, err = holdBack(t, j.ID, reason, now); changed && err == nil {
-			_, err = t.exec(heldBackSQL, j.Kind(), now)
+			_, err = t.exec(heldBackSQL, kind, now)
 		}
 		if err != nil {
 			return false, err
@@ -208,7 +204,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 		if err == nil && moved.ID != "" && refused.State != "" {
 			err = overrule(t, refused, moved, runnerName, now)
 		}
-		if err == nil && state == router.Completed {
+		if err == nil && moved.ID != "" && state == router.Completed {
 			err = wantRerun(t, moved.ID, time.Time{}, d.ReceivedAt)
 		}
 		if err != nil || moved.ID != "" {

@@ -48,24 +48,22 @@ func wantRerun(t *tx, runnerID string, since, now time.Time) error {
 		return err
 	}
 	var j router.Job
-	if err := one(t.query, scanJob, &j, jobSQL, jobID); err != nil || j.Decision == nil || j.Decision.Rerun == nil {
+	err = one(t.query, scanJob, &j, jobSQL, jobID)
+	if err != nil || j.Decision == nil || j.Decision.Rerun == nil || !slices.Contains(j.Decision.Rerun.When, string(loss)) {
 		return err
 	}
-	if wants := j.Decision.Rerun; slices.Contains(wants.When, string(loss)) {
-		before := 0
-		if err := t.query(into(&before), rerunsOfSQL, j.RunID, j.Name); err != nil {
-			return err
-		}
-		state, said, due := router.RerunWaits, "waits for its run to complete, as "+loss.Words(), any(millis(now.Add(rerunPause)))
-		if before >= wants.Times {
-			state, said, due = router.RerunDropped, fmt.Sprintf("no, as it was before, and its rule allows %d", wants.Times), nil
-		}
-		if _, err := t.exec(insertRerunSQL, j.ID, j.RunID, j.Name, loss, state, said, due); err != nil {
-			return fmt.Errorf("record that job %d is run again: %w", j.ID, err)
-		}
-		return sayRerun(t, j.ID, said, now)
+	before, times := 0, j.Decision.Rerun.Times
+	if err := t.query(into(&before), rerunsOfSQL, j.RunID, j.Name); err != nil {
+		return err
 	}
-	return nil
+	state, said, due := router.RerunWaits, "waits for its run to complete, as "+loss.Words(), any(millis(now.Add(rerunPause)))
+	if before >= times {
+		state, said, due = router.RerunDropped, fmt.Sprintf("no, as it was before, and its rule allows %d", times), nil
+	}
+	if _, err := t.exec(insertRerunSQL, j.ID, j.RunID, j.Name, loss, state, said, due); err != nil {
+		return fmt.Errorf("record that job %d is run again: %w", j.ID, err)
+	}
+	return sayRerun(t, j.ID, said, now)
 }
 
 const dueRerunsSQL = `
