@@ -74,16 +74,9 @@ func TestCheckTakesTheVersionsOfRunnersFromTheDatabase(t *testing.T) {
 	write(t, c.file("rules.yaml"), versionedRules)
 	c.github.SetVersion("2.320.0", githubsim.VersionEnd{Jobs: time.Now().Add(-time.Hour)})
 	s, err := store.Open(t.Context(), c.file("switchyard.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = s.SetRunnerVersions(t.Context(), []router.RuleVersion{{Rule: "mac", Version: "2.320.0", Target: router.Target{Owner: "acme"}, Seen: time.Now()}})
-	if err == nil {
-		err = s.Close()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, s.SetRunnerVersions(t.Context(), []router.RuleVersion{{Rule: "mac", Version: "2.320.0", Target: router.Target{Owner: "acme"}, Seen: time.Now()}}))
+	must(t, s.Close())
 	code, said := c.check("--live", "--history", c.file("switchyard.db"), "--github-token-file", c.file("token"), "--github-url", c.url)
 	if code != exitYes || !strings.Contains(said, ":5:5: warning: rule mac: GitHub has given no jobs to runners of version 2.320.0 since ") {
 		t.Errorf("exit code %d:\n%s", code, said)
@@ -92,13 +85,9 @@ func TestCheckTakesTheVersionsOfRunnersFromTheDatabase(t *testing.T) {
 
 func TestAnOldSwitchyardIsSaidToBeOld(t *testing.T) {
 	specs, err := jobspecs.Load("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	own, err := jobspecs.With([]jobspecs.Jobspec{{Name: "docker-linux", Path: "docker-linux.nomad.hcl", Source: []byte("image = \"ghcr.io/actions/actions-runner:2.336.0\"")}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	now := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
 	day := 24 * time.Hour
 	for _, tt := range []struct {
@@ -117,9 +106,7 @@ func TestAnOldSwitchyardIsSaidToBeOld(t *testing.T) {
 		{"46 days, and a jobspec of the operator's", now.Add(-46 * day), "jobspec: docker-linux", own, ""},
 	} {
 		set, err := rules.Parse("rules.yaml", []byte("version: 1\nrules: [{ name: x, "+tt.rule+" }]\n"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		said := saysOldBuild(tt.built, now, set, tt.specs)
 		if (said == "") != (tt.says == "") || !strings.HasPrefix(said, tt.says) {
 			t.Errorf("%s: %q, want %q", tt.name, said, tt.says)

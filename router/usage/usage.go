@@ -203,11 +203,10 @@ type counter struct {
 	first  time.Time // when the first part begins
 	times  []spent
 
-	last      string // name of the row that was counted last
-	lastRow   *row
-	asked     *router.Asked // of which price is
-	price     rules.Price
-	priceRead bool
+	last    string // name of the row that was counted last
+	lastRow *row
+	asked   *router.Asked // of which price is
+	price   rules.Price
 }
 
 // A row is what is counted under a name, and how long its jobs waited.
@@ -231,8 +230,8 @@ func newCounter(f router.UsageFilter, prices rules.Prices) *counter {
 
 // add counts a job or a runner.
 func (c *counter) add(u *router.Used) error {
-	if a := u.Asked; u.Reserved && (!c.priceRead || a != c.asked) {
-		c.asked, c.price, c.priceRead = a, c.prices.At(a.NodeClass, a.NodePool), true
+	if a := u.Asked; u.Reserved && a != c.asked {
+		c.asked, c.price = a, c.prices.At(a.NodeClass, a.NodePool)
 	}
 	c.total.add(u, c.price)
 	if i := int(u.EndedAt.Sub(c.first) / c.step); i >= 0 && i < len(c.times) {

@@ -26,7 +26,7 @@ type counts[T any] struct {
 	now    func() time.Time
 
 	mu    sync.Mutex
-	byKey map[string]*countOf[T]
+	byKey map[any]*countOf[T]
 }
 
 type countOf[T any] struct {
@@ -37,14 +37,14 @@ type countOf[T any] struct {
 }
 
 // get returns what count returns, or what it returned before; nil: it is still being counted.
-// The value is not to be changed.
-func (c *counts[T]) get(ctx context.Context, key string, count func(context.Context) (*T, error)) (*T, error) {
+// The key is comparable. The value is not to be changed. It is safe for concurrent use.
+func (c *counts[T]) get(ctx context.Context, key any, count func(context.Context) (*T, error)) (*T, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	of := c.byKey[key]
 	if of == nil {
 		if c.byKey == nil || len(c.byKey) >= useKeys {
-			c.byKey = map[string]*countOf[T]{}
+			c.byKey = map[any]*countOf[T]{}
 		}
 		of = &countOf[T]{}
 		c.byKey[key] = of

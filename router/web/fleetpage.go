@@ -124,10 +124,8 @@ func (s *console) fleetPage(req *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.Versions = versionsOf(versions, s.config.Now())
-	if v.MoreVersions = len(v.Versions) - maxVersions; v.MoreVersions > 0 {
-		v.Versions = v.Versions[:maxVersions]
-	}
+	v.MoreVersions = max(0, len(versions)-maxVersions)
+	v.Versions = versionsOf(versions[:len(versions)-v.MoreVersions], s.config.Now())
 	_, list, _ := s.api.RulesInfo()
 	if v.Reading != nil && len(v.Rules) == 0 {
 		list = nil // they are still to be compared with the nodes

@@ -51,7 +51,7 @@ type labelUses struct {
 // labels returns what the jobs in a scope asked for; nil: it is being counted.
 func (u *labelUses) labels(ctx context.Context, scope router.Scope) (*labelUse, error) {
 	set := u.rules.Rules()
-	return u.counts.get(ctx, fmt.Sprintf("%p %s", set, scopeKey(scope)), func(ctx context.Context) (*labelUse, error) {
+	return u.counts.get(ctx, [2]any{set, scopeKey(scope)}, func(ctx context.Context) (*labelUse, error) {
 		demand, err := u.demand(ctx, scope, u.counts.now().Add(-useDays*24*time.Hour))
 		if err != nil {
 			return nil, err

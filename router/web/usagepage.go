@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -25,15 +26,20 @@ var usagePeriods = []struct {
 
 type usageView struct {
 	By, Periods []option
-	Report      *usage.Report // nil: it is being counted, or Problem
-	Problem     string        // why it is not counted; "": nothing is wrong
-	Rows        []usage.Row   // those that are shown
-	More        int
-	Slow        []usage.Row
-	Measure     string // what the picture shows
-	Most        string // the highest bar
-	Bars        []usageBar
-	API         string // where programs get it
+	Report      *usageReport // nil: it is being counted, or Problem
+	Problem     string       // why it is not counted; "": nothing is wrong
+	API         string       // where programs get it
+}
+
+// A usageReport is a report as far as the page shows it: a whole one has megabytes of rows, and
+// counts are kept.
+type usageReport struct {
+	usage.Report
+	More    int // rows
+	Slow    []usage.Row
+	Measure string // what the picture shows
+	Most    string // the highest bar
+	Bars    []usageBar
 }
 
 // A usageBar is a part of the picture, in percent.
@@ -46,12 +52,10 @@ type usageBar struct {
 
 func (s *console) usagePage(req *http.Request) (any, error) {
 	p := api.Parameters{Values: req.URL.Query()}
-	by := router.UsageBy(p.Text("by"))
+	by := cmp.Or(router.UsageBy(p.Text("by")), router.ByRepo)
 	hours := p.Number("hours", usagePeriods[2].hours, 1, int64(usage.MaxPeriod/time.Hour))
-	if by == "" {
-		by = router.ByRepo
-	}
-	if err := p.End(); err != nil {
+	err := p.End()
+	if err != nil {
 		return nil, err
 	}
 	f := router.UsageFilter{By: by, Until: s.config.Now(), Within: auth.Who(req.Context()).Scope}
@@ -72,51 +76,47 @@ func (s *console) usagePage(req *http.Request) (any, error) {
 		v.Periods = append(v.Periods, option{fmt.Sprint(hours), fmt.Sprintf("the last %d hours", hours), true})
 	}
 	set := s.config.App.Rules()
-	r, err := s.usage.get(req.Context(), fmt.Sprintf("%p %s %d %s", set, by, hours, scopeKey(f.Within)), func(ctx context.Context) (*usage.Report, error) {
+	key := [4]any{set, by, hours, scopeKey(f.Within)}
+	v.Report, err = s.usage.get(req.Context(), key, func(ctx context.Context) (*usageReport, error) {
 		r, err := usage.Count(ctx, s.api.Database, f, set.Prices())
-		return &r, err
+		if err != nil {
+			return nil, err
+		}
+		return shownOf(r), nil
 	})
 	if err != nil {
 		v.Problem = "the server's log says why"
 		if p := problem.Of(err); p != nil {
 			v.Problem = p.Detail
 		}
-		return v, nil
 	}
-	v.fill(r)
 	return v, nil
 }
 
-// fill makes what is shown of a report.
-func (v *usageView) fill(r *usage.Report) {
-	if v.Report = r; r == nil {
-		return
-	}
-	v.Rows = r.Rows[:min(len(r.Rows), usageRows)]
-	v.More = len(r.Rows) - len(v.Rows)
+// shownOf returns what the page shows of a report.
+func shownOf(r usage.Report) *usageReport {
+	v := &usageReport{Report: r, More: max(0, len(r.Rows)-usageRows)}
 	for _, name := range r.Slowest {
-		for _, row := range r.Rows {
-			if row.Name == name {
-				v.Slow = append(v.Slow, row)
-				break
-			}
-		}
+		i := slices.IndexFunc(r.Rows, func(row usage.Row) bool { return row.Name == name })
+		v.Slow = append(v.Slow, r.Rows[i])
 	}
-	v.draw(r)
+	v.Rows = slices.Clone(r.Rows[:len(r.Rows)-v.More])
+	v.draw()
+	return v
 }
 
 // draw makes the picture: of the costs, of CPU hours if there are no prices, or of minutes if
 // no sizes are known.
-func (v *usageView) draw(r *usage.Report) {
+func (r *usageReport) draw() {
 	of := func(t usage.Time) (used, wasted usage.Amount) { return t.Cost, t.WastedCost }
 	switch {
 	case r.Total.Cost+r.Total.Wasted.Cost > 0:
-		v.Measure = "cost in " + r.Currency
+		r.Measure = "cost in " + r.Currency
 	case r.Total.CPUHours+r.Total.Wasted.CPUHours > 0:
-		v.Measure = "CPU hours"
+		r.Measure = "CPU hours"
 		of = func(t usage.Time) (used, wasted usage.Amount) { return t.CPUHours, t.WastedHours }
 	default:
-		v.Measure = "minutes run"
+		r.Measure = "minutes run"
 		of = func(t usage.Time) (used, wasted usage.Amount) { return t.RunMinutes, 0 }
 	}
 	most := usage.Amount(0)
@@ -127,11 +127,11 @@ func (v *usageView) draw(r *usage.Report) {
 	if most == 0 {
 		return
 	}
-	v.Most = most.Cents()
+	r.Most = most.Cents()
 	percent := func(a usage.Amount) float64 { return 100 * float64(a) / float64(most) }
 	for i, t := range r.Times {
 		used, wasted := of(t)
-		v.Bars = append(v.Bars, usageBar{
+		r.Bars = append(r.Bars, usageBar{
 			Time: t, X: i, Used: fmt.Sprintf("%.2f", percent(used)), Wasted: fmt.Sprintf("%.2f", percent(wasted)),
 			UsedFrom: fmt.Sprintf("%.2f", 100-percent(used)), WastedTop: fmt.Sprintf("%.2f", 100-percent(used)-percent(wasted)),
 		})
@@ -147,11 +147,11 @@ func (v usageView) Minutes(a usage.Amount) string {
 func (v usageView) Seconds(s float64) string { return took(time.Duration(s * float64(time.Second))) }
 
 // Ends are the first and the last of the bars.
-func (v usageView) Ends() []usageBar { return []usageBar{v.Bars[0], v.Bars[len(v.Bars)-1]} }
+func (r usageReport) Ends() []usageBar { return []usageBar{r.Bars[0], r.Bars[len(r.Bars)-1]} }
 
 // When writes when a part of the period begins.
-func (v usageView) When(t time.Time) string {
-	if len(v.Report.Times) > 1 && v.Report.Times[1].From.Sub(v.Report.Times[0].From) < 24*time.Hour {
+func (r usageReport) When(t time.Time) string {
+	if len(r.Times) > 1 && r.Times[1].From.Sub(r.Times[0].From) < 24*time.Hour {
 		return t.UTC().Format("Jan 2 15:04")
 	}
 	return t.UTC().Format("Jan 2")

@@ -15,7 +15,6 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
-	"switchyard/router/usage"
 	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
@@ -80,7 +79,7 @@ type console struct {
 	now       nowPage
 	rules     *rulesPages // nil: there are no files of rules
 	labelUses labelUses
-	usage     counts[usage.Report]
+	usage     counts[usageReport]
 }
 
 func newConsole(c Config) *console {
@@ -99,7 +98,7 @@ func newConsole(c Config) *console {
 	}
 	s.frame = frame{api: s.api, logger: c.Logger, now: c.Now, pages: s.pages()}
 	s.labelUses = labelUses{s.api.Database.Demand, c.App, counts[labelUse]{what: "the labels that jobs asked for", logger: c.Logger, now: c.Now}}
-	s.usage = counts[usage.Report]{what: "what jobs used", logger: c.Logger, now: c.Now}
+	s.usage = counts[usageReport]{what: "what jobs used", logger: c.Logger, now: c.Now}
 	return s
 }
 

@@ -25,8 +25,9 @@ import (
 const shared = "../../../shared/github/"
 
 // What the shared description leaves out, without its texts: check runs, commit statuses,
-// Actions variables and how an App is made, cut from npm's @octokit/openapi 23.0.2 (MIT), and the support of the
-// runner's versions, cut from github/rest-api-description at 0000036e42b5 (MIT).
+// Actions variables and how an App is made, cut from npm's @octokit/openapi 23.0.2 (MIT), and
+// the support of the runner's versions, cut from github/rest-api-description at 0000036e42b5
+// (MIT).
 var (
 	//go:embed testdata/checks.openapi.json
 	checks []byte

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -24,22 +25,9 @@ func (a *API) Usage(ctx context.Context, q url.Values) (usage.Report, error) {
 }
 
 // CountUsage answers what the API's parameters by, since and until ask of a database.
-func CountUsage(ctx context.Context, b Database, within router.Scope, q url.Values, prices rules.Prices, now time.Time) (usage.Report, error) {
-	f, err := UsageFilter(q, now)
-	if err != nil {
-		return usage.Report{}, err
-	}
-	f.Within = within
-	return usage.Count(ctx, b, f, prices)
-}
-
-// UsageFilter reads the API's parameters by, since and until.
-func UsageFilter(q url.Values, now time.Time) (f router.UsageFilter, err error) {
+func CountUsage(ctx context.Context, b Database, within router.Scope, q url.Values, prices rules.Prices, now time.Time) (r usage.Report, err error) {
 	p := Parameters{Values: q}
-	f = router.UsageFilter{By: router.UsageBy(p.Text("by")), From: p.time("since"), Until: p.time("until")}
-	if f.By == "" {
-		f.By = router.ByRepo
-	}
+	f := router.UsageFilter{By: cmp.Or(router.UsageBy(p.Text("by")), router.ByRepo), From: p.time("since"), Until: p.time("until"), Within: within}
 	if f.Until.IsZero() {
 		f.Until = now
 	}
@@ -47,12 +35,12 @@ func UsageFilter(q url.Values, now time.Time) (f router.UsageFilter, err error) 
 		f.From = f.Until.AddDate(0, 0, -usageDays)
 	}
 	if err := p.End(); err != nil {
-		return f, err
+		return r, err
 	}
 	if err := usage.Check(f); err != nil {
-		return f, problem.New(http.StatusBadRequest, "%v", err)
+		return r, problem.New(http.StatusBadRequest, "%v", err)
 	}
-	return f, nil
+	return usage.Count(ctx, b, f, prices)
 }
 
 // Usage goes through the jobs of a long time, so one query after the other does, and of each
