@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -31,6 +32,9 @@ import (
 const hurried = "switchyard-hurried"
 
 func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "6"); err != nil { // most of them wait
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){"switchyard": main, hurried: func() {
 		tune = func(c *server.Config) {
 			c.Tick, c.Sweep, c.Doubt, c.Idle = time.Second, 5*time.Second, 4*time.Second, 8*time.Second

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -33,7 +34,10 @@ type Store interface {
 	api.Database
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // many small programs, one after the other
+	goleak.VerifyTestMain(m)
+}
 
 // network is where the routers of these tests listen, and what they call; httpClient asks on it.
 var (

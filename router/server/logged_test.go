@@ -12,36 +12,25 @@ import (
 	"switchyard/rules"
 )
 
-// However many jobs one incident hits, the log has a line of it a minute. It says what to do
-// only where that is needed: what failed meanwhile is done again.
-func TestATroubleIsALineAMinuteInTheLog(t *testing.T) {
-	for _, in := range incidents() {
-		t.Run(in.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := openShop(t)
-				before := len(s.log.all(t))
-				in.begin(t, s)
-				time.Sleep(2 * time.Minute)
-				lines := s.log.all(t)[before:]
-				in.end(t, s)
-				times := map[string]int{}
-				for _, l := range lines {
-					if l["level"] == "WARN" || l["level"] == "ERROR" {
-						times[fmt.Sprint(l["msg"], " ", l["rule"], " ", l["what"])]++
-					}
-					for _, advice := range []string{"redeliver it on", "jobs sync", "jobs retry"} {
-						if text := fmt.Sprint(l["msg"], l["fix"]); strings.Contains(text, advice) {
-							t.Errorf("the log has advice for what is done without it: %v", l)
-						}
-					}
-				}
-				for line, n := range times {
-					if n > 3 {
-						t.Errorf("in two minutes the log has %d lines such as %q", n, line)
-					}
-				}
-			})
-		})
+// wantFewLines checks what the log has of an incident in two minutes, which is what it has after
+// so many lines.
+func (s *shop) wantFewLines(t *testing.T, before int) {
+	t.Helper()
+	times := map[string]int{}
+	for _, l := range s.log.all(t)[before:] {
+		if l["level"] == "WARN" || l["level"] == "ERROR" {
+			times[fmt.Sprint(l["msg"], " ", l["rule"], " ", l["what"])]++
+		}
+		for _, advice := range []string{"redeliver it on", "jobs sync", "jobs retry"} {
+			if text := fmt.Sprint(l["msg"], l["fix"]); strings.Contains(text, advice) {
+				t.Errorf("the log has advice for what is done without it: %v", l)
+			}
+		}
+	}
+	for line, n := range times {
+		if n > 3 {
+			t.Errorf("in two minutes the log has %d lines such as %q", n, line)
+		}
 	}
 }
 

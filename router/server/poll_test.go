@@ -308,14 +308,14 @@ func TestReadingKeepsToGitHubsLimit(t *testing.T) {
 	synctest.Test(t, testReadingKeepsToGitHubsLimit)
 }
 func testReadingKeepsToGitHubsLimit(t *testing.T) {
-	w := appWorld(t, githubsim.Config{RateLimit: 1000})
+	w := appWorld(t, githubsim.Config{RateLimit: 300})
 	w.Start(polls(appPoll))
 	var ids []int64
-	for range 400 { // in an hour
+	for range 120 { // in an hour
 		ids = append(ids, w.Queue("self-hosted", "linux"))
-		time.Sleep(9 * time.Second)
-		if len(ids) == 390 {
-			wantTrouble(t, w, router.CausePollLimit, "and GitHub takes 950, which is enough for about ")
+		time.Sleep(30 * time.Second)
+		if len(ids) == 117 {
+			wantTrouble(t, w, router.CausePollLimit, "and GitHub takes 285, which is enough for about ")
 			said, _ := trouble(w, router.CausePollLimit)
 			t.Log(said.What)
 		}

@@ -49,6 +49,7 @@ func live(t *testing.T, s *store.Store) {
 }
 
 func TestADatabaseIsCopiedToPostgreSQLAndBack(t *testing.T) {
+	t.Parallel()
 	url, dir := postgrestest.URL(t), t.TempDir()
 	first, second := filepath.Join(dir, "first.db"), filepath.Join(dir, "second.db")
 	s := storetest.Open(t, first)
@@ -89,6 +90,7 @@ func TestADatabaseIsCopiedToPostgreSQLAndBack(t *testing.T) {
 }
 
 func TestADatabaseIsCopiedAsAWholeOrNotAtAll(t *testing.T) {
+	t.Parallel()
 	url, dir := postgrestest.URL(t), t.TempDir()
 	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "to.db")
 	s := storetest.Open(t, from)

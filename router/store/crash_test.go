@@ -19,6 +19,7 @@ import (
 const crashEnv = "SWITCHYARD_STORETEST_CRASH_DB"
 
 func TestKilledInABurst(t *testing.T) {
+	t.Parallel()
 	if path := os.Getenv(crashEnv); path != "" {
 		burst(t, path)
 		return

@@ -151,6 +151,7 @@ func execute(t *testing.T, path, query string) {
 
 // A second store on one file would take up the same jobs.
 func TestAFileIsOpenOnce(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "x.db")
 	for range 2 { // the lock goes with the store
 		s := open(t, path)

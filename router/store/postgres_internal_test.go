@@ -13,6 +13,7 @@ import (
 
 // The database ends the connection after a change was made and before it is committed.
 func TestAChangeThatIsNotCommittedFailsAndTheNextOneDoesNot(t *testing.T) {
+	t.Parallel()
 	s, err := Open(t.Context(), postgrestest.URL(t))
 	must(t, err)
 	defer func() { must(t, s.Close()) }()
@@ -72,6 +73,7 @@ func TestStatementsAsPostgreSQLTakesThem(t *testing.T) {
 
 // While the database is slow the first of many changes does not wait for the last.
 func TestASlowTransactionTakesNoMoreChanges(t *testing.T) {
+	t.Parallel()
 	s, err := Open(t.Context(), postgrestest.URL(t))
 	must(t, err)
 	defer func() { must(t, s.Close()) }()

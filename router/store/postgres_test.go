@@ -16,6 +16,7 @@ import (
 )
 
 func TestPostgreSQLIsAStore(t *testing.T) {
+	t.Parallel()
 	postgrestest.URL(t) // skips
 	storetest.Run(t, func(t testing.TB) storetest.Store {
 		s, err := store.Open(t.Context(), postgrestest.URL(t))
@@ -27,6 +28,7 @@ func TestPostgreSQLIsAStore(t *testing.T) {
 
 // The README's statements make a role that may do no more than it must, and that is enough.
 func TestTheRoleOfTheREADMEIsEnough(t *testing.T) {
+	t.Parallel()
 	u, err := url.Parse(postgrestest.URL(t))
 	must(t, err)
 	readme, err := os.ReadFile("README.md")

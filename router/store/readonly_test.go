@@ -45,6 +45,7 @@ func listing(t *testing.T, path string) (files []string) {
 }
 
 func TestRecordedJobsAreReadWhetherAServerRunsOrNot(t *testing.T) {
+	t.Parallel()
 	const n = 1203 // some pages
 	path := filepath.Join(t.TempDir(), "a b%20?mode=rw#x.db")
 	s := open(t, path)

@@ -12,6 +12,7 @@ import (
 
 // A process that is frozen in the middle of a change does not keep the others from theirs.
 func TestATransactionThatIsLeftAloneIsEnded(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.URL(t)
 	frozen, err := Open(t.Context(), url)
 	must(t, err)

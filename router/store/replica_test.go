@@ -104,6 +104,7 @@ func (m *member) receive(ctx context.Context, id int64) error {
 }
 
 func TestOneReplicaLeadsAndTheDatabaseTakesNoChangesOfAnEarlierTerm(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.URL(t)
 	one := join(t, url, "one", "http://here")
 	first := <-one.begun
@@ -131,6 +132,7 @@ func TestOneReplicaLeadsAndTheDatabaseTakesNoChangesOfAnEarlierTerm(t *testing.T
 }
 
 func TestAReplicaThatIsCutOffLeadsNoMore(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.URL(t)
 	proxy := postgrestest.NewProxy(t, url)
 	one := join(t, proxy.URL, "one", "http://here")
@@ -149,6 +151,7 @@ func TestAReplicaThatIsCutOffLeadsNoMore(t *testing.T) {
 }
 
 func TestALeaderThatSaysNothingIsEnded(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.URL(t)
 	proxy := postgrestest.NewProxy(t, url)
 	one := join(t, proxy.URL, "one", "http://here")
@@ -162,6 +165,7 @@ func TestALeaderThatSaysNothingIsEnded(t *testing.T) {
 }
 
 func TestAReplicaWithAnotherPublicURLIsRefused(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.URL(t)
 	one := join(t, url, "one", "http://here")
 	<-one.begun
@@ -175,6 +179,7 @@ func TestAReplicaWithAnotherPublicURLIsRefused(t *testing.T) {
 }
 
 func TestAReplicaWhoseClockIsWrongDoesNotLead(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.URL(t)
 	one := join(t, url, "one", "http://here")
 	<-one.begun
@@ -201,6 +206,7 @@ func (m *member) set(ahead time.Duration) {
 }
 
 func TestAReplicaOfAnotherNomadClusterIsRefused(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.URL(t)
 	one := join(t, url, "one", "http://here", "key of one", "key of both")
 	<-one.begun
@@ -215,6 +221,7 @@ func TestAReplicaOfAnotherNomadClusterIsRefused(t *testing.T) {
 }
 
 func TestADatabaseThatIsNeededAloneHasNoReplicas(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.URL(t)
 	one := openPostgres(t, url)
 	if _, err := store.Open(t.Context(), url, store.Alone); err == nil || !strings.Contains(err.Error(), "another switchyard uses it") {

@@ -25,6 +25,7 @@ func version(n int, source string) router.KeptRules {
 }
 
 func TestVersionsOfTheRulesAreKept(t *testing.T) {
+	t.Parallel()
 	st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
 	defer st.Close()
 	keep := func(v router.KeptRules, want int64) {

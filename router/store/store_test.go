@@ -31,6 +31,7 @@ func openTemp(t testing.TB) *store.Store {
 }
 
 func TestSQLiteIsAStore(t *testing.T) {
+	t.Parallel()
 	changes := store.NewRecorder()
 	t.Cleanup(func() { changes.Check(t) })
 	storetest.Run(t, func(t testing.TB) storetest.Store {
@@ -40,10 +41,13 @@ func TestSQLiteIsAStore(t *testing.T) {
 	})
 }
 
-// Properties are checked on 40 cases, other ones in each run; -rapid.checks has more.
+// Properties are checked on 40 cases, other ones in each run; -rapid.checks has more. Tests
+// that wait for PostgreSQL do so beside others.
 func TestMain(m *testing.M) {
-	if err := flag.Set("rapid.checks", "40"); err != nil {
-		panic(err)
+	for name, value := range map[string]string{"rapid.checks": "40", "test.parallel": "4"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }
