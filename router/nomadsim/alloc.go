@@ -26,7 +26,7 @@ func newID() string { return uuid.NewString() }
 type alloc struct {
 	*api.Allocation // replaced when it changes
 	node            *node
-	use             use
+	use             feasible.Amount
 	lost            bool               // its node went down: its client no longer reports it
 	cancel          context.CancelFunc // stops its tasks
 }
@@ -89,7 +89,7 @@ func (s *cluster) report(j *job, a *alloc, status, description string, states ma
 		c.settle(j)
 	}
 	if status != "pending" && status != "running" {
-		a.node.take(a.use, -1)
+		a.node.left = a.node.left.Plus(1, a.use)
 		s.freed(a.node)
 	}
 }

@@ -105,22 +105,12 @@ func MixedFleet() []*api.Node {
 // A node is a node and its free resources, guarded by cluster.mu.
 type node struct {
 	*api.Node
-	class                    string // the same for nodes that constraints cannot distinguish
-	cpu, cores, memory, disk int
-	devices                  []int // free instances, in the order of NodeResources.Devices
+	class string // the same for nodes that constraints cannot distinguish
+	left  feasible.Amount
 }
 
 func (s *cluster) addNode(n *api.Node) {
-	r, reserved := n.NodeResources, n.ReservedResources
-	reserved = cmp.Or(reserved, &api.NodeReservedResources{})
-	have := &node{
-		Node: n, class: feasible.Class(n),
-		cpu: int(r.Cpu.CpuShares) - int(reserved.Cpu.CpuShares), cores: len(r.Cpu.ReservableCpuCores),
-		memory: int(r.Memory.MemoryMB) - int(reserved.Memory.MemoryMB), disk: int(r.Disk.DiskMB) - int(reserved.Disk.DiskMB),
-	}
-	for _, d := range r.Devices {
-		have.devices = append(have.devices, feasible.Healthy(d))
-	}
+	have := &node{Node: n, class: feasible.Class(n), left: feasible.Idle(n)}
 	c := s.change("NodeRegistration")
 	n.CreateIndex, n.ModifyIndex, s.ofNodes = c.index, c.index, c.index
 	s.nodes = append(s.nodes, have)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -96,7 +95,7 @@ func (s *cluster) freed(n *node) {
 
 // fits reports whether something that the job waits for fits a node.
 func (s *cluster) fits(n *node, j *job) bool {
-	if !n.in(j.Job) {
+	if !feasible.Candidate(n.Node, j.Job) {
 		return false
 	}
 	return slices.ContainsFunc(j.TaskGroups, func(g *api.TaskGroup) bool {
@@ -278,7 +277,7 @@ type spot struct {
 type placement struct {
 	group   *api.TaskGroup
 	node    *node
-	use     use
+	use     feasible.Amount
 	metrics *api.AllocationMetric
 }
 
@@ -298,7 +297,7 @@ func (s *cluster) choose(j *api.Job, have []spot, missing func(*api.TaskGroup) i
 				failed[*g.Name] = p.metrics
 				break
 			}
-			p.node.take(p.use, 1)
+			p.node.left = p.node.left.Plus(-1, p.use)
 			placed = append(placed, p)
 			have = append(have, spot{p.node, *g.Name})
 		}
@@ -339,7 +338,7 @@ func (s *cluster) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map
 	}
 	best, top := placement{group: g, metrics: m}, 0.0
 	for _, n := range s.nodes {
-		if !n.in(j) || n.Status != "ready" || n.SchedulingEligibility != "eligible" {
+		if !feasible.Candidate(n.Node, j) || n.Status != "ready" || n.SchedulingEligibility != "eligible" {
 			continue
 		}
 		m.NodesInPool++
@@ -369,95 +368,35 @@ func (s *cluster) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map
 	return best, best.node != nil
 }
 
-// in reports whether a node is in the pool and one of the datacenters of a job.
-func (n *node) in(j *api.Job) bool {
-	return (*j.NodePool == "all" || n.NodePool == *j.NodePool) && feasible.InDatacenters(j.Datacenters, n.Datacenter)
-}
-
 // A refusal says why a node cannot take a group, in Nomad's words; the zero
 // value is none.
 type refusal struct{ filtered, exhausted string }
 
-// A use is what an allocation takes of a node.
-type use struct {
-	cpu, cores, memory, disk int
-	devices                  []int // in the order of the node's
-}
-
 // checkClass is check, except that it refuses the nodes of a class that was filtered
 // before, as Nomad does, unless a constraint is about what is unique to a node.
-func (n *node) checkClass(j *api.Job, g *api.TaskGroup, ineligible map[string]bool) (use, refusal) {
+func (n *node) checkClass(j *api.Job, g *api.TaskGroup, ineligible map[string]bool) (feasible.Amount, refusal) {
 	ofJob, ofGroup := n.class, *g.Name+"\x00"+n.class
 	if ineligible[ofJob] || ineligible[ofGroup] {
-		return use{}, refusal{filtered: "computed class ineligible"}
+		return feasible.Amount{}, refusal{filtered: "computed class ineligible"}
 	}
 	if why := feasible.Broken(n.Node, j.Constraints); why != "" {
 		ineligible[ofJob] = !slices.ContainsFunc(j.Constraints, feasible.Unique)
-		return use{}, refusal{filtered: why}
+		return feasible.Amount{}, refusal{filtered: why}
 	}
 	u, why := n.check(j, g)
 	if why.filtered != "" {
-		ineligible[ofGroup] = !slices.ContainsFunc(groupConstraints(g), feasible.Unique)
+		ineligible[ofGroup] = !slices.ContainsFunc(feasible.GroupConstraints(g), feasible.Unique)
 	}
 	return u, why
 }
 
-func groupConstraints(g *api.TaskGroup) []*api.Constraint {
-	all := slices.Clone(g.Constraints)
-	for _, t := range g.Tasks {
-		all = append(all, t.Constraints...)
-	}
-	return all
-}
-
 // check returns what a group would use of a node, or why it cannot run there.
-func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
-	var u use
-	if why := feasible.Broken(n.Node, j.Constraints); why != "" {
-		return u, refusal{filtered: why}
+func (n *node) check(j *api.Job, g *api.TaskGroup) (feasible.Amount, refusal) {
+	if why := feasible.Filtered(n.Node, j, g); why != "" {
+		return feasible.Amount{}, refusal{filtered: why}
 	}
-	for _, t := range g.Tasks {
-		if d := n.Drivers[t.Driver]; d == nil || !d.Detected || !d.Healthy {
-			return u, refusal{filtered: "missing drivers"}
-		}
-	}
-	if why := feasible.Broken(n.Node, groupConstraints(g)); why != "" {
-		return u, refusal{filtered: why}
-	}
-	if !feasible.HasDevices(n.Node, g) {
-		return u, refusal{filtered: "missing devices"}
-	}
-
-	u.devices = make([]int, len(n.devices))
-	have := n.NodeResources
-	for _, t := range g.Tasks {
-		r := t.Resources
-		for _, ask := range r.Devices {
-			free := slices.IndexFunc(have.Devices, func(d *api.NodeDeviceResource) bool {
-				i := slices.Index(have.Devices, d)
-				return feasible.Suits(d, ask) && n.devices[i]-u.devices[i] >= int(*ask.Count)
-			})
-			if free < 0 {
-				return u, refusal{exhausted: "devices: no devices match request"}
-			}
-			u.devices[free] += int(*ask.Count)
-		}
-		if u.cores += *r.Cores; u.cores > n.cores {
-			return u, refusal{exhausted: "cores"}
-		}
-		u.cpu += *r.CPU + *r.Cores*int(have.Cpu.CpuShares)/max(int(have.Cpu.TotalCpuCores), 1)
-		u.memory += *r.MemoryMB
-	}
-	u.disk = *g.EphemeralDisk.SizeMB
-	switch {
-	case u.cpu > n.cpu:
-		return u, refusal{exhausted: "cpu"}
-	case u.memory > n.memory:
-		return u, refusal{exhausted: "memory"}
-	case u.disk > n.disk:
-		return u, refusal{exhausted: "disk"}
-	}
-	return u, refusal{}
+	use, why := feasible.Take(n.Node, n.left, g)
+	return use, refusal{exhausted: why}
 }
 
 // distinctRefusal checks the constraints about a job's other allocations.
@@ -498,13 +437,8 @@ func distinctRefusal(n *node, j *api.Job, g *api.TaskGroup, have []spot) string 
 
 // score returns Nomad's score with its default algorithm: the mean of how full the node
 // becomes, of a penalty for having the job already, and of the affinities.
-func (n *node) score(u use, j *api.Job, g *api.TaskGroup, have []spot) float64 {
-	r := n.NodeResources
-	free := func(total int64, left, take int) float64 {
-		return float64(left-take) / float64(max(total, 1))
-	}
-	fit := 20 - math.Pow(10, free(r.Cpu.CpuShares, n.cpu, u.cpu)) - math.Pow(10, free(r.Memory.MemoryMB, n.memory, u.memory))
-	sum, terms := min(max(fit, 0), 18)/18, 1.0
+func (n *node) score(use feasible.Amount, j *api.Job, g *api.TaskGroup, have []spot) float64 {
+	sum, terms := feasible.BinPack(n.Node, n.left, use), 1.0
 
 	same := 0
 	for _, a := range have {
@@ -516,35 +450,11 @@ func (n *node) score(u use, j *api.Job, g *api.TaskGroup, have []spot) float64 {
 		sum -= float64(same+1) / float64(*g.Count)
 		terms++
 	}
-
-	affinities := slices.Concat(j.Affinities, g.Affinities)
-	for _, t := range g.Tasks {
-		affinities = append(affinities, t.Affinities...)
-	}
-	likes, total := 0.0, 0.0
-	for _, a := range affinities {
-		l, lok := feasible.Target(n.Node, a.LTarget)
-		r, rok := feasible.Target(n.Node, a.RTarget)
-		total += math.Abs(float64(*a.Weight))
-		if feasible.Holds(a.Operand, l, lok, r, rok) {
-			likes += float64(*a.Weight)
-		}
-	}
-	if likes != 0 {
-		sum += likes / total
+	if likes := feasible.Likes(n.Node, j, g); likes != 0 {
+		sum += likes
 		terms++
 	}
 	return sum / terms
-}
-
-func (n *node) take(u use, sign int) {
-	n.cpu -= sign * u.cpu
-	n.cores -= sign * u.cores
-	n.memory -= sign * u.memory
-	n.disk -= sign * u.disk
-	for i := range u.devices {
-		n.devices[i] -= sign * u.devices[i]
-	}
 }
 
 // plan answers what registering a job would do. It changes nothing.
@@ -584,7 +494,7 @@ func (s jobAPI) plan(_ http.Header, r *http.Request) (any, error) {
 	}
 	placed, failed := s.choose(j, have, missing)
 	for _, p := range placed {
-		p.node.take(p.use, -1)
+		p.node.left = p.node.left.Plus(1, p.use)
 	}
 	if failed != nil {
 		resp.FailedTGAllocs = failed

@@ -267,8 +267,8 @@ func TestAFullFleetIsAQueue(t *testing.T) {
 			stop(id)
 		}
 		for _, n := range s.nodes {
-			if n.cpu != int(n.NodeResources.Cpu.CpuShares) || n.cores != 4 || n.memory != 8<<10 || n.disk != int(n.NodeResources.Disk.DiskMB) {
-				t.Errorf("the idle node %s has %d MHz, %d cores, %d MB and %d MB of disk left", n.Name, n.cpu, n.cores, n.memory, n.disk)
+			if n.left.CPU != int(n.NodeResources.Cpu.CpuShares) || n.left.Cores != 4 || n.left.MemoryMB != 8<<10 || n.left.DiskMB != int(n.NodeResources.Disk.DiskMB) {
+				t.Errorf("the idle node %s has %d MHz, %d cores, %d MB and %d MB of disk left", n.Name, n.left.CPU, n.left.Cores, n.left.MemoryMB, n.left.DiskMB)
 			}
 		}
 	})

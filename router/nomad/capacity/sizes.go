@@ -30,15 +30,15 @@ func sizes(g *api.TaskGroup) (all []size) {
 			all = append(all, size{of, ask, have, show, from})
 		}
 	}
-	cores := largest(g, func(r *api.Resources) *int { return r.Cores })
+	cores := feasible.Largest(g, func(r *api.Resources) *int { return r.Cores })
 	add("cores", cores, func(n int) string { return router.Count(n, "core") },
 		func(h *host) int { return amount{all: h.cores}.left() },
 		func(r Route) string { return r.from("resources.cores") })
-	cpu := largest(g, func(r *api.Resources) *int { return r.CPU })
+	cpu := feasible.Largest(g, func(r *api.Resources) *int { return r.CPU })
 	add("cpu", cpu, func(n int) string { return fmt.Sprintf("%d MHz of CPU", n) },
 		func(h *host) int { return h.cpu.left() },
 		func(r Route) string { return partly(r, "resources.cpu", r.Placement.Resources.CPU, cpu) })
-	memory := largest(g, func(r *api.Resources) *int { return r.MemoryMB })
+	memory := feasible.Largest(g, func(r *api.Resources) *int { return r.MemoryMB })
 	add("memory", memory, mebibytes(memory, "memory"),
 		func(h *host) int { return h.memory.left() },
 		func(r Route) string { return partly(r, "resources.memory_mb", r.Placement.Resources.MemoryMB, memory) })
@@ -78,32 +78,6 @@ func (a amount) left() int {
 		return math.MaxInt
 	}
 	return a.all - a.kept
-}
-
-// largest returns the most that the tasks of a group use at the same time.
-func largest(g *api.TaskGroup, of func(*api.Resources) *int) int {
-	var before, main, after int
-	for _, t := range g.Tasks {
-		if t.Resources == nil || of(t.Resources) == nil {
-			continue
-		}
-		n, hook := *of(t.Resources), ""
-		if t.Lifecycle != nil {
-			hook = t.Lifecycle.Hook
-		}
-		switch hook {
-		case api.TaskLifecycleHookPrestart:
-			before += n
-			if t.Lifecycle.Sidecar {
-				main += n
-			}
-		case api.TaskLifecycleHookPoststop:
-			after += n
-		default:
-			main += n
-		}
-	}
-	return max(before, main, after)
 }
 
 func devicesOf(g *api.TaskGroup) (all []*api.RequestedDevice) {
