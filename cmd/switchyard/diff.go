@@ -102,11 +102,22 @@ const stdinName = "standard input"
 const sqliteMagic = "SQLite format 3\x00"
 
 // readHistory yields the recorded jobs of a file, of a database in PostgreSQL, or of stdin when
-// name is "-".
+// name is "-", as the rules see them.
 func readHistory(ctx context.Context, name string, stdin io.Reader) iter.Seq2[rules.Record, error] {
 	return func(yield func(rules.Record, error) bool) {
+		for j, err := range readPast(ctx, name, stdin) {
+			if !yield(j.Record, err) {
+				return
+			}
+		}
+	}
+}
+
+// readPast yields the same jobs with when they ran.
+func readPast(ctx context.Context, name string, stdin io.Reader) iter.Seq2[router.PastJob, error] {
+	return func(yield func(router.PastJob, error) bool) {
 		if name == "-" {
-			rulebook.Records(ctx, stdinName, stdin)(yield)
+			rulebook.History(ctx, stdinName, stdin)(yield)
 			return
 		}
 		if isDatabase(name) {
@@ -115,11 +126,11 @@ func readHistory(ctx context.Context, name string, stdin io.Reader) iter.Seq2[ru
 		}
 		f, err := os.Open(name)
 		if err != nil {
-			yield(rules.Record{}, fmt.Errorf("read the history: %w", err))
+			yield(router.PastJob{}, fmt.Errorf("read the history: %w", err))
 			return
 		}
 		defer f.Close()
-		rulebook.Records(ctx, name, f)(yield)
+		rulebook.History(ctx, name, f)(yield)
 	}
 }
 
@@ -142,15 +153,15 @@ func isDatabase(name string) bool {
 	return err == nil && string(magic) == sqliteMagic
 }
 
-func readDatabase(ctx context.Context, name string, yield func(rules.Record, error) bool) {
+func readDatabase(ctx context.Context, name string, yield func(router.PastJob, error) bool) {
 	jobs, err := store.OpenReadOnly(ctx, name)
 	if err != nil {
-		yield(rules.Record{}, err)
+		yield(router.PastJob{}, err)
 		return
 	}
 	defer jobs.Close()
 	for j, err := range jobs.Jobs(ctx, time.Time{}) {
-		if !yield(recorded(j), err) {
+		if !yield(j.Past(), err) {
 			return
 		}
 	}

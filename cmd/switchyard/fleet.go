@@ -17,7 +17,7 @@ import (
 
 func fleetCommand() *cobra.Command {
 	var o operator
-	var nodes bool
+	var nodes, export bool
 	cmd := &cobra.Command{
 		Use:   "fleet",
 		Short: "Show Nomad's nodes and which rules they could serve",
@@ -25,11 +25,17 @@ func fleetCommand() *cobra.Command {
 and how many of them could serve the simplest job of each rule: now, when they
 are idle, if they were in service (away), or never, and the first reason why not.
 
+With --export it asks the Nomad at NOMAD_ADDR instead, and prints a fleet file for
+switchyard simulate: the nodes in service, less what others than runners use.
+
 Exit codes: 0, there is a node in service for each rule; 1, for some rule there
 is none; 2, could not tell.`,
 		Example: "  switchyard fleet --nodes",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if export {
+				return exportFleet(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			var f router.Fleet
 			err := show(cmd, &o, func(ctx context.Context) (router.Fleet, error) {
 				for {
@@ -58,6 +64,7 @@ is none; 2, could not tell.`,
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&nodes, "nodes", false, "also list each node")
+	fl.BoolVar(&export, "export", false, "print a fleet file of the Nomad cluster at NOMAD_ADDR, which needs node:read and read-job on all namespaces")
 	o.flags(fl)
 	return cmd
 }

@@ -17,7 +17,6 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/store"
-	"switchyard/rules"
 )
 
 func jobsCommand() *cobra.Command {
@@ -30,8 +29,8 @@ func jobsExportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write the recorded jobs as JSON lines",
-		Long: `Export writes every recorded job as the rules see it, one job per line, oldest
-first, for switchyard diff. A server may use the database meanwhile; the database
+		Long: `Export writes every recorded job as the rules see it, with when it ran, one job per line, oldest
+first, for switchyard diff and simulate. A server may use the database meanwhile; the database
 is not changed.
 
 Exit codes: 0, written; 2, failed.`,
@@ -74,21 +73,6 @@ func timeFlag(flag, s string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("--%s %q: want a time such as 36h, 30d, 2026-11-01 or 2026-11-01T08:00:00Z", flag, s)
 }
 
-// A jobLine is one line of an export. Its JSON form is a contract.
-type jobLine struct {
-	rules.Record
-	RunID      int64     `json:"run_id"`
-	ReceivedAt time.Time `json:"received_at"` // of its first delivery, in UTC
-	Outcome    string    `json:"outcome"`     // of its decision; "" if it was never decided
-}
-
-// recorded returns a recorded job as the rules see it.
-func recorded(j store.Recorded) rules.Record {
-	facts := j.Job.Facts()
-	facts.Run = j.Run
-	return rules.Record{ID: router.GitHubID(j.Job.ID), Facts: facts}
-}
-
 func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Time, output string) (err error) {
 	jobs, err := store.OpenReadOnly(ctx, db)
 	if err != nil {
@@ -114,9 +98,8 @@ func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Tim
 		if err != nil {
 			return err
 		}
-		line := jobLine{Record: recorded(j), RunID: router.GitHubID(j.Job.RunID), ReceivedAt: j.Job.ReceivedAt, Outcome: j.Outcome}
 		b.Reset()
-		if err := enc.Encode(line); err != nil {
+		if err := enc.Encode(j.Past()); err != nil {
 			return fmt.Errorf("write the jobs: %w", err)
 		}
 		if _, err := out.Write(router.PrintableJSON(b.Bytes())); err != nil {

@@ -71,7 +71,7 @@ which runner serves each job, and starts that runner on Nomad.`,
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), statusCommand(), doctorCommand(), readyCommand(), rulesCommand(),
-		jobsCommand(), runnersCommand(), fleetCommand(), usageCommand(), auditCommand(), tokenCommand(), backupCommand(), dbCommand(),
+		jobsCommand(), runnersCommand(), fleetCommand(), usageCommand(), simulateCommand(), auditCommand(), tokenCommand(), backupCommand(), dbCommand(),
 		schemaCommand(), demoCommand(), versionCommand())
 	showFlagsInOrder(root)
 

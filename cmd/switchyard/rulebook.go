@@ -27,7 +27,7 @@ var _ api.Rulebook = editedRules{}
 func (e editedRules) Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[rules.Record, error] {
 	return func(yield func(rules.Record, error) bool) {
 		for j, err := range e.Store.Recent(ctx, since, within) {
-			r := recorded(j)
+			r := j.Past().Record
 			r.ID = j.Job.ID // the console and the API use our ID, not GitHub's
 			if !yield(r, err) {
 				return

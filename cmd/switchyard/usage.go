@@ -83,21 +83,30 @@ Exit codes: 0, counted; 2, failed.`,
 
 // keptPrices returns the prices of the rules that a database has; none if it has no rules.
 func keptPrices(ctx context.Context, r *store.Reader) (rules.Prices, error) {
-	v, err := r.NewestRules(ctx)
+	set, err := keptRules(ctx, r)
 	if errors.Is(err, router.ErrNotFound) {
 		return rules.Prices{}, nil
 	}
 	if err != nil {
-		return rules.Prices{}, err
+		return rules.Prices{}, fmt.Errorf("read the prices: %w", err)
+	}
+	return set.Prices(), nil
+}
+
+// keptRules returns the rules that a database has, or router.ErrNotFound.
+func keptRules(ctx context.Context, r *store.Reader) (*rules.Set, error) {
+	v, err := r.NewestRules(ctx)
+	if err != nil {
+		return nil, err
 	}
 	set, faults, err := rulebook.Load(ctx, v.Files)
 	if err == nil && set == nil {
 		err = faults
 	}
 	if err != nil {
-		return rules.Prices{}, fmt.Errorf("read the prices: the rules in the database: %w", err)
+		return nil, fmt.Errorf("the rules in the database: %w", err)
 	}
-	return set.Prices(), nil
+	return set, nil
 }
 
 func writeUsage(out io.Writer, r usage.Report, columns int) error {

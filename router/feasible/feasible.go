@@ -256,7 +256,7 @@ func Suits(d *api.NodeDeviceResource, ask *api.RequestedDevice) bool {
 // deviceAttribute returns a constraint's target on a device; nil when it has none.
 func deviceAttribute(d *api.NodeDeviceResource, target string) *api.Attribute {
 	if !strings.HasPrefix(target, "${") {
-		return readAttribute(target)
+		return ReadAttribute(target)
 	}
 	switch target {
 	case "${device.model}":
@@ -374,9 +374,9 @@ type unit struct {
 	factor float64
 }
 
-// readAttribute reads a literal: a number, with or without a unit, a boolean,
+// ReadAttribute reads a literal: a number, with or without a unit, a boolean,
 // or text.
-func readAttribute(s string) *api.Attribute {
+func ReadAttribute(s string) *api.Attribute {
 	number, u := s, ""
 	for name := range units {
 		if strings.HasSuffix(s, name) && len(name) > len(u) {

@@ -110,6 +110,16 @@ func (c *Client) Parent(ctx context.Context, r router.StartRequest) (*api.Job, m
 	return job, meta, nil
 }
 
+// JobOf returns the Nomad job that a runner is: the rendered one, or the parameterized job
+// that is dispatched. Errors are classified as for Start.
+func (c *Client) JobOf(ctx context.Context, r router.StartRequest) (*api.Job, error) {
+	if r.Placement.Dispatch == "" {
+		return c.Render(ctx, r)
+	}
+	job, _, err := c.Parent(ctx, r)
+	return job, err
+}
+
 // ReadJob returns the Call that reads a job.
 func ReadJob(id string, at Scope) Call {
 	return Call{What: "read job " + id, At: at, Capability: "read-job"}

@@ -20,10 +20,21 @@ import (
 // takes a third of it.
 const maxLine = 1 << 20
 
-// Records yields the recorded jobs that in has, one in JSON on each line, until one is
-// faulty or ctx ends. The errors call in by name.
+// Records yields the recorded jobs that in has, as History does.
 func Records(ctx context.Context, name string, in io.Reader) iter.Seq2[rules.Record, error] {
 	return func(yield func(rules.Record, error) bool) {
+		for j, err := range History(ctx, name, in) {
+			if !yield(j.Record, err) {
+				return
+			}
+		}
+	}
+}
+
+// History yields the recorded jobs that in has, one in JSON on each line, until one is
+// faulty or ctx ends. The errors call in by name.
+func History(ctx context.Context, name string, in io.Reader) iter.Seq2[router.PastJob, error] {
+	return func(yield func(router.PastJob, error) bool) {
 		lines := bufio.NewScanner(in)
 		lines.Buffer(nil, maxLine)
 		n := 0
@@ -36,28 +47,28 @@ func Records(ctx context.Context, name string, in io.Reader) iter.Seq2[rules.Rec
 			if len(bytes.TrimSpace(line)) == 0 {
 				continue
 			}
-			r, err := readRecord(line)
+			j, err := readJob(line)
 			if err != nil {
 				err = fmt.Errorf("%s:%d: %w", name, n, err)
 			} else if err = ctx.Err(); err != nil {
 				err = fmt.Errorf("read the history: %w", err)
 			}
-			if !yield(r, err) || err != nil {
+			if !yield(j, err) || err != nil {
 				return
 			}
 		}
 		switch err := lines.Err(); {
 		case errors.Is(err, bufio.ErrTooLong):
-			yield(rules.Record{}, fmt.Errorf("%s:%d: the line is longer than 1 MiB: want one job per line", name, n+1))
+			yield(router.PastJob{}, fmt.Errorf("%s:%d: the line is longer than 1 MiB: want one job per line", name, n+1))
 		case err != nil:
-			yield(rules.Record{}, fmt.Errorf("read the history: %w", err))
+			yield(router.PastJob{}, fmt.Errorf("read the history: %w", err))
 		}
 	}
 }
 
-// readRecord reads one job. It ignores unknown fields.
-func readRecord(line []byte) (rules.Record, error) {
-	var r rules.Record
+// readJob reads one job. It ignores unknown fields.
+func readJob(line []byte) (router.PastJob, error) {
+	var r router.PastJob
 	if !utf8.Valid(line) {
 		return r, errors.New("the line is not UTF-8")
 	}
@@ -66,7 +77,7 @@ func readRecord(line []byte) (rules.Record, error) {
 	case errors.As(err, &wrongType) && wrongType.Field == "":
 		return r, fmt.Errorf("want a JSON object, not %s", wrongType.Value)
 	case errors.As(err, &wrongType):
-		return r, fmt.Errorf("%s cannot be a JSON %s", strings.TrimPrefix(wrongType.Field, "Facts."), router.Printable(wrongType.Value))
+		return r, fmt.Errorf("%s cannot be a JSON %s", strings.TrimPrefix(strings.TrimPrefix(wrongType.Field, "Record."), "Facts."), router.Printable(wrongType.Value))
 	case err != nil:
 		return r, fmt.Errorf("the line is not one JSON object: %w", err)
 	case r.Labels == nil:

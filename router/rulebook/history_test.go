@@ -69,7 +69,7 @@ func TestARepositoryMayBeNamedInOneWay(t *testing.T) {
 		`{"owner": "acme", "name": "web"}`:   {Owner: "acme", Name: "web", FullName: "acme/web"},
 		`{"owner": "a", "full_name": "b/c"}`: {Owner: "a", FullName: "b/c"},
 	} {
-		r, err := readRecord([]byte(`{"labels": [], "repo": ` + src + `}`))
+		r, err := readJob([]byte(`{"labels": [], "repo": ` + src + `}`))
 		must(t, err)
 		if diff := cmp.Diff(want, r.Repo); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", src, diff)

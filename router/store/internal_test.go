@@ -34,7 +34,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{dueNextSQL, "SEARCH jobs USING INDEX jobs_due (due_at>?)"},
 		{dueAfterSQL, "SCAN jobs USING INDEX jobs_due"},
 		{jobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
-		{recordedSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>?)"},
+		{pastSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>?)"},
 		{countsSQL, "SCAN jobs USING COVERING INDEX jobs_state"},
 		{openCountsSQL, "SEARCH jobs USING COVERING INDEX jobs_state (state=?)"},
 		{runnersSQL, "(job_id=?)"},

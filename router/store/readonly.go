@@ -140,9 +140,26 @@ func (r *Reader) Close() error { return r.db.Close() }
 
 // A Recorded is a job as a history has it.
 type Recorded struct {
-	Job     router.Job  // GitHub's part of it, and ReceivedAt; the rest is zero
+	Job     router.Job  // GitHub's part of it, and ReceivedAt; of Jobs and History also RunningAt and CompletedAt; the rest is zero
 	Outcome string      // what the rules said of it, as in router.Decision; "" until decided
 	Run     *router.Run // nil: no rule asked for it
+
+	// Of Jobs and History, as in router.PastJob.
+	QueuedAt, PlacedAt, EndedAt time.Time
+}
+
+// Past returns the job as rules and other programs see it.
+func (r Recorded) Past() router.PastJob {
+	p := router.PastJob{
+		RunID: router.GitHubID(r.Job.RunID), Outcome: r.Outcome,
+		ReceivedAt: r.Job.ReceivedAt, PlacedAt: r.PlacedAt, RunningAt: r.Job.RunningAt, CompletedAt: r.Job.CompletedAt, EndedAt: r.EndedAt,
+	}
+	p.ID, p.Facts = router.GitHubID(r.Job.ID), r.Job.Facts()
+	p.Run = r.Run
+	if r.QueuedAt.After(p.ReceivedAt) {
+		p.QueuedAt = r.QueuedAt
+	}
+	return p
 }
 
 const jobsPage = 500
@@ -152,15 +169,32 @@ const jobsPage = 500
 const recordedColumns = `id, run_id, attempt, host, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
 	received_at, coalesce(substr(decision, 13, instr(substr(decision, 13, 20), '"') - 1), ''), iif(instr(decision, '"run":') > 0, decision ->> '$.run', NULL)`
 
-const recordedSQL = `SELECT ` + recordedColumns + ` FROM jobs WHERE id > ?1 AND received_at >= ?2 ORDER BY id LIMIT ?3`
+// pastColumns are those with when the job ran.
+const pastColumns = recordedColumns + `, running_at, completed_at,
+	coalesce((SELECT min(e.at) FROM events e WHERE e.job_id = jobs.id AND e.state = 'queued'), 0),
+	coalesce((SELECT r.placed_at FROM runners r WHERE r.name = jobs.runner_name), 0),
+	coalesce((SELECT r.ended_at FROM runners r WHERE r.name = jobs.runner_name), 0)`
 
-func scanRecorded(rows *sql.Rows, r *Recorded) error {
+const pastSQL = `SELECT ` + pastColumns + ` FROM jobs WHERE id > ?1 AND received_at >= ?2 ORDER BY id LIMIT ?3`
+
+func scanPast(rows *sql.Rows, r *Recorded) error {
+	var running, completed, queued, placed, ended int64
+	err := scanRecordedAnd(rows, r, &running, &completed, &queued, &placed, &ended)
+	r.Job.RunningAt, r.Job.CompletedAt = fromMillis(running), fromMillis(completed)
+	r.QueuedAt, r.PlacedAt, r.EndedAt = fromMillis(queued), fromMillis(placed), fromMillis(ended)
+	return err
+}
+
+func scanRecorded(rows *sql.Rows, r *Recorded) error { return scanRecordedAnd(rows, r) }
+
+// scanRecordedAnd reads recordedColumns and what a query has besides.
+func scanRecordedAnd(rows *sql.Rows, r *Recorded, besides ...any) error {
 	j := &r.Job
 	var labels string
 	var run sql.NullString
 	var received int64
-	err := rows.Scan(&j.ID, &j.RunID, &j.Attempt, &j.Repo.Host, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
-		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL, &received, &r.Outcome, &run)
+	err := rows.Scan(append([]any{&j.ID, &j.RunID, &j.Attempt, &j.Repo.Host, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
+		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL, &received, &r.Outcome, &run}, besides...)...)
 	if err != nil {
 		return err
 	}
@@ -182,7 +216,7 @@ func scanRecorded(rows *sql.Rows, r *Recorded) error {
 // time, so that a slow caller holds nothing up, and ends after an error.
 func (r *Reader) Jobs(ctx context.Context, since time.Time) iter.Seq2[Recorded, error] {
 	return recorded(0, func(after int64) ([]Recorded, error) {
-		return all(r.querier(ctx), scanRecorded, recordedSQL, after, millis(since), jobsPage)
+		return all(r.querier(ctx), scanPast, pastSQL, after, millis(since), jobsPage)
 	})
 }
 

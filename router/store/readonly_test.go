@@ -55,7 +55,7 @@ func TestRecordedJobsAreReadWhetherAServerRunsOrNot(t *testing.T) {
 		d.ReceivedAt = storetest.T0.Add(time.Duration(n-id) * time.Second)
 		must(t, errOf(s.Receive(t.Context(), d)))
 		d.Job.ReceivedAt = d.ReceivedAt
-		want = append([]store.Recorded{{Job: d.Job}}, want...)
+		want = append([]store.Recorded{{Job: d.Job, QueuedAt: d.ReceivedAt}}, want...)
 	}
 	decision := router.Decision{Outcome: "denied", Reason: "no", Run: &router.Run{Event: "pull_request", Fork: true}}
 	must(t, s.Settle(t.Context(), 7, router.Denied, "", "no", &decision, storetest.T0))

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -128,7 +129,7 @@ func (c *Client) refreshFleet(ctx context.Context) {
 	var err error
 	if old {
 		var found *machines
-		if found, err = c.readFleet(ctx); err == nil {
+		if found, err = c.readFleet(ctx, c.fleet.reads); err == nil {
 			known = found
 		}
 	}
@@ -160,6 +161,13 @@ func (c *Client) refreshFleet(ctx context.Context) {
 	f.done = make(chan struct{})
 }
 
+// reads says how far the reading of the nodes is.
+func (f *fleet) reads(r router.FleetReading) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reading = r
+}
+
 // machines are the nodes as they were at one time. They are not changed.
 type machines struct {
 	at     time.Time
@@ -173,8 +181,9 @@ type machines struct {
 type machine struct {
 	*host
 	*detail
-	used  usage
-	group int
+	used   usage
+	others usage // of that, by what is no runner
+	group  int
 }
 
 // A usage is how much of a node its allocations use.
@@ -186,7 +195,7 @@ type usage struct {
 
 // readFleet asks Nomad for its nodes and what runs on them, and says how far it is whenever
 // Nomad has answered. It gives up when Nomad leaves one question unanswered.
-func (c *Client) readFleet(ctx context.Context) (found *machines, err error) {
+func (c *Client) readFleet(ctx context.Context, reads func(router.FleetReading)) (found *machines, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	silent := time.AfterFunc(fleetTimeout, func() { cancel(fmt.Errorf("no answer came from Nomad for %v", fleetTimeout)) })
 	defer func() {
@@ -209,9 +218,7 @@ func (c *Client) readFleet(ctx context.Context) (found *machines, err error) {
 	}
 	details, err := in.details.read(ctx, c, hosts, func(known int) {
 		silent.Reset(fleetTimeout)
-		c.fleet.mu.Lock()
-		defer c.fleet.mu.Unlock()
-		c.fleet.reading = router.FleetReading{Read: known, Nodes: len(hosts)}
+		reads(router.FleetReading{Read: known, Nodes: len(hosts)})
 	})
 	if err != nil {
 		return nil, err
@@ -226,11 +233,14 @@ func (c *Client) readFleet(ctx context.Context) (found *machines, err error) {
 	list := nomad.Call{What: "list allocations", At: nomad.Scope{Namespace: api.AllNamespacesNamespace}, Capability: "read-job"}
 	query := url.Values{"resources": {"true"}, "filter": {`ClientStatus == "pending" or ClientStatus == "running" or ClientStatus == "unknown"`}}
 	_, err = nomad.List(ctx, c.Client, list, "/v1/allocations?"+query.Encode(), func(a *struct {
-		NodeID             string
+		NodeID, JobID      string
 		AllocatedResources *api.AllocatedResources
 	}) {
 		if m := there[a.NodeID]; m != nil {
 			m.used.add(a.AllocatedResources)
+			if !strings.HasPrefix(a.JobID, router.RunnerPrefix) {
+				m.others.add(a.AllocatedResources)
+			}
 		}
 	})
 	if err != nil {
