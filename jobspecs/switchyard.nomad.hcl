@@ -6,6 +6,8 @@
 #        host_volume "switchyard" { path = "/srv/switchyard" }
 #      }
 #
+#    Without one (-var volume=), the database is in the allocation's own directory, which Nomad takes along as long as the node lives.
+#
 # 2. Its secrets, its rules and its access file, in one Nomad variable that only this job may read. Give the GitHub App's
 #    ID and key, or github_token=@github.token instead. The first line prints the token for your console: without one,
 #    every workflow that reaches the node's loopback address could stop runners.
@@ -25,7 +27,7 @@
 # Then let a proxy with a certificate pass GitHub's webhooks to port 8080, path /webhooks/github.
 
 variable "binary" {
-  description = "URL of a release's archive for Linux, or of your own build, named switchyard. Append ?checksum=sha256:… to have Nomad verify it."
+  description = "URL of a release's archive for Linux, or of your own build, named switchyard. Append ?checksum=sha256:… to have Nomad verify it. Or the path of the program on the node, such as /usr/bin/switchyard."
   type        = string
   default     = "https://downloads.example.com/switchyard_1.2.0_linux_amd64.tar.gz"
 }
@@ -34,6 +36,18 @@ variable "image" {
   description = "Switchyard's image, such as ghcr.io/OWNER/switchyard:1.2.0, to run that by the docker driver. Empty: the binary, by exec."
   type        = string
   default     = ""
+}
+
+variable "driver" {
+  description = "Driver for the binary. raw_exec is for an agent that is not root, or not Linux: Switchyard is then the agent's user."
+  type        = string
+  default     = "exec"
+}
+
+variable "volume" {
+  description = "Host volume for the database. Empty: the allocation's own directory."
+  type        = string
+  default     = "switchyard"
 }
 
 variable "port" {
@@ -45,9 +59,12 @@ variable "port" {
 job "switchyard" {
   datacenters = ["*"]
 
-  constraint {
-    attribute = "${attr.kernel.name}"
-    value     = "linux"
+  dynamic "constraint" {
+    for_each = var.driver == "raw_exec" ? [] : ["linux"]
+    content {
+      attribute = "${attr.kernel.name}"
+      value     = constraint.value
+    }
   }
 
   group "switchyard" {
@@ -79,9 +96,17 @@ job "switchyard" {
       port "admin" {}
     }
 
-    volume "data" {
-      type   = "host"
-      source = "switchyard"
+    dynamic "volume" {
+      for_each = var.volume == "" ? [] : [var.volume]
+      labels   = ["data"]
+      content {
+        type   = "host"
+        source = volume.value
+      }
+    }
+    ephemeral_disk {
+      sticky  = true
+      migrate = true
     }
 
     service {
@@ -120,18 +145,18 @@ job "switchyard" {
     task "switchyard" {
       # exec gives each task a chroot with the node's /usr and more, which takes Nomad some seconds. If no other exec task
       # of the node needs more, chroot_env { "/etc" = "/etc" } in the client's settings is enough.
-      driver = var.image == "" ? "exec" : "docker"
-      user   = "nobody" # to whom the secrets below belong; exec's default
+      driver = var.image == "" ? var.driver : "docker"
+      user   = var.driver == "raw_exec" ? "" : "nobody" # to whom the secrets below belong; exec's default
 
       dynamic "config" {
         for_each = var.image == "" ? ["exec"] : []
         content {
-          command = "${NOMAD_TASK_DIR}/switchyard"
+          command = substr(var.binary, 0, 1) == "/" ? var.binary : "${NOMAD_TASK_DIR}/switchyard"
           args    = ["serve"]
         }
       }
       dynamic "artifact" {
-        for_each = var.image == "" ? ["exec"] : []
+        for_each = var.image == "" && substr(var.binary, 0, 1) != "/" ? ["exec"] : []
         content {
           source      = var.binary
           destination = "local"
@@ -149,9 +174,12 @@ job "switchyard" {
         }
       }
 
-      volume_mount {
-        volume      = "data"
-        destination = "/data"
+      dynamic "volume_mount" {
+        for_each = var.volume == "" ? [] : ["data"]
+        content {
+          volume      = volume_mount.value
+          destination = "/data"
+        }
       }
 
       # This job's own token, and this node's Nomad API through a socket that only the task has. For another Nomad, set
@@ -166,7 +194,7 @@ job "switchyard" {
         SWITCHYARD_ADMIN_LISTEN        = "127.0.0.1:${NOMAD_PORT_admin}"
         SWITCHYARD_ACCESS              = "${NOMAD_SECRETS_DIR}/access.yaml"
         SWITCHYARD_PUBLIC_URL          = "http://${NOMAD_ADDR_public}" # or https, through your proxy: runners get their configuration there
-        SWITCHYARD_DB                  = "/data/switchyard.db"
+        SWITCHYARD_DB                  = var.volume == "" ? "${NOMAD_ALLOC_DIR}/data/switchyard.db" : "/data/switchyard.db"
         SWITCHYARD_RULES               = "${NOMAD_TASK_DIR}/rules.yaml"
         SWITCHYARD_WEBHOOK_SECRET_FILE = "${NOMAD_SECRETS_DIR}/webhook.secret"
       }
@@ -193,7 +221,7 @@ job "switchyard" {
       template {
         destination = "secrets/webhook.secret"
         perms       = "400"
-        uid         = 65534 # nobody, also in the image
+        uid         = var.driver == "raw_exec" ? -1 : 65534 # nobody, also in the image
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .webhook_secret }}{{ end -}}
         EOT
@@ -217,7 +245,7 @@ job "switchyard" {
         destination = "secrets/app.pem"
         change_mode = "noop" # Switchyard reads it again when it changes
         perms       = "400"
-        uid         = 65534
+        uid         = var.driver == "raw_exec" ? -1 : 65534
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .github_app_key }}{{ end -}}
         EOT
@@ -226,7 +254,7 @@ job "switchyard" {
         destination = "secrets/github.token"
         change_mode = "noop" # likewise
         perms       = "400"
-        uid         = 65534
+        uid         = var.driver == "raw_exec" ? -1 : 65534
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .github_token }}{{ end -}}
         EOT
