@@ -76,6 +76,9 @@ func (s *apps) newApp(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	made := AppSettings{Permissions: maps.Clone(m.Permissions), Events: append([]string{}, m.Events...), HookURL: m.Hook.URL, Secret: fmt.Sprintf("%x", s.secret(20)), ContentType: "json"}
+	if made.Permissions == nil {
+		made.Permissions = map[string]string{}
+	}
 	if made.Permissions["metadata"] == "" && len(made.Permissions) > 0 {
 		made.Permissions["metadata"] = "read" // GitHub adds it
 	}
