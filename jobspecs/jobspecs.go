@@ -27,6 +27,11 @@ import (
 //go:embed docker-linux.* docker-linux-dind.* docker-windows.* podman-linux.* raw-exec-* tart-macos.*
 var builtin embed.FS
 
+// Service is the jobspec of Switchyard itself, which switchyard init fills in.
+//
+//go:embed switchyard.nomad.hcl
+var Service string
+
 const (
 	hclSuffix    = ".nomad.hcl"
 	jsonSuffix   = ".nomad.json"

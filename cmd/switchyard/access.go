@@ -59,6 +59,14 @@ func (f *serveFlags) accessSource(token router.Secret, log *slog.Logger) (func()
 	return access, err
 }
 
+func newToken() string { return "syt_" + rand.Text() + rand.Text() }
+
+// tokenEntry returns the beginning of a token's entry for --access.
+func tokenEntry(name, token string, role auth.Role) string {
+	sum := sha256.Sum256([]byte(token))
+	return fmt.Sprintf("  - { name: %q, sha256: %s, role: %s", name, hex.EncodeToString(sum[:]), role)
+}
+
 func tokenCommand() *cobra.Command {
 	role := auth.Viewer
 	var repos []string
@@ -75,12 +83,11 @@ server reads the changed file by itself.`,
 			if cmd.Flags().Changed("repos") && len(repos) == 0 {
 				return errors.New("--repos is empty: leave it out for a token that sees all repositories")
 			}
-			token := "syt_" + rand.Text() + rand.Text()
-			sum := sha256.Sum256([]byte(token))
 			if len(repos) == 0 && role != auth.Editor {
 				repos = []string{"all"}
 			}
-			entry := fmt.Sprintf("  - { name: %q, sha256: %s, role: %s", args[0], hex.EncodeToString(sum[:]), role)
+			token := newToken()
+			entry := tokenEntry(args[0], token, role)
 			switch {
 			case len(repos) == 1 && repos[0] == "all":
 				entry += ", repos: all"

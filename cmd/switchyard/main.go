@@ -70,7 +70,7 @@ which runner serves each job, and starts that runner on Nomad.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), statusCommand(), doctorCommand(), readyCommand(), rulesCommand(),
+	root.AddCommand(initCommand(), serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), statusCommand(), doctorCommand(), readyCommand(), rulesCommand(),
 		jobsCommand(), runnersCommand(), fleetCommand(), usageCommand(), simulateCommand(), auditCommand(), tokenCommand(), backupCommand(), dbCommand(),
 		schemaCommand(), demoCommand(), versionCommand())
 	showFlagsInOrder(root)
