@@ -74,11 +74,66 @@ func AskedBy(j Job) *Asked {
 	for _, d := range p.Devices {
 		a.Devices += int64(d.Count)
 	}
-	for _, c := range p.Constraints {
-		if c.Attribute == "${node.class}" && c.Operator == "=" {
-			a.NodeClass = c.Value
-		}
-	}
+	a.NodeClass = nodeClass(p)
 	a.Unsized = a.MilliCPU == 0 || a.MemoryMB == 0
 	return a
+}
+
+// A NodeDemand is what runners that want a node or have one ask for together: those of equal
+// node pool, class and cause.
+type NodeDemand struct {
+	NodePool  string // "": the jobspec's own
+	NodeClass string // that a constraint names; "": none
+	Cause     Cause  // why they have no node; CauseStarting: they have one
+
+	Runners  int
+	Cores    int64            // reserved
+	CPU      int64            // MHz
+	MemoryMB int64            // MiB
+	Devices  map[string]int64 // by the name that the rules give them; nil: none
+}
+
+// NodeDemandOf returns what the runner of a job asks for by its decision, without a Cause. What is
+// the jobspec's own is not known here, and is 0.
+func NodeDemandOf(j Job) NodeDemand {
+	if j.Decision == nil {
+		return NodeDemand{Runners: 1}
+	}
+	p := j.Placement(j.Decision)
+	d := NodeDemand{
+		NodePool: p.NodePool, NodeClass: nodeClass(p), Runners: 1,
+		Cores: int64(p.Resources.Cores), CPU: int64(p.Resources.CPU), MemoryMB: int64(p.Resources.MemoryMB),
+	}
+	for _, device := range p.Devices {
+		d.addDevices(device.Name, int64(device.Count))
+	}
+	return d
+}
+
+// Add adds n times what other asks for.
+func (d *NodeDemand) Add(other NodeDemand, n int) {
+	d.Runners += n * other.Runners
+	d.Cores += int64(n) * other.Cores
+	d.CPU += int64(n) * other.CPU
+	d.MemoryMB += int64(n) * other.MemoryMB
+	for name, count := range other.Devices {
+		d.addDevices(name, int64(n)*count)
+	}
+}
+
+func (d *NodeDemand) addDevices(name string, n int64) {
+	if d.Devices == nil {
+		d.Devices = map[string]int64{}
+	}
+	d.Devices[name] += n
+}
+
+// nodeClass returns the node class that the constraints name; "": none.
+func nodeClass(p Placement) (class string) {
+	for _, c := range p.Constraints {
+		if c.Attribute == "${node.class}" && c.Operator == "=" {
+			class = c.Value
+		}
+	}
+	return class
 }

@@ -32,7 +32,7 @@ func metricNames(t *testing.T) map[string]map[string]bool {
 	w := newWorld(t, `
 rules:
   - { name: linux, if: has("linux"), jobspec: docker-linux, overflow: { after: 10m, variable: RUNNER, to: '"hosted"', back: '"linux"' } }
-  - { name: nowhere, jobspec: docker-linux, constraints: ['${meta.zone} = nowhere'] }
+  - { name: nowhere, jobspec: docker-linux, constraints: ['${meta.zone} = nowhere'], devices: [nvidia/gpu] }
 `)
 	w.Start(func(c *server.Config) {
 		c.Polls, c.Decode = []intake.Poll{{Hook: router.Hook{Kind: router.HookOrganization, ID: 1, Owner: "acme"}}}, webhook.Decode
@@ -40,7 +40,7 @@ rules:
 	w.Await(w.Queue("self-hosted", "linux"), in(router.Completed))
 	must(t, w.Store.SetRunnerVersions(t.Context(), []router.RuleVersion{{Rule: "linux", Version: "2.336.0", End: router.VersionEnd{Jobs: time.Now()}}}))
 	w.Queue("self-hosted") // only now, or the runner would take it
-	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_poll_pending{`, `switchyard_overflow_changes_total{`, `switchyard_overflow_variables{`, `switchyard_runner_version_days_left{`)
+	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_demand_devices{`, `switchyard_poll_pending{`, `switchyard_overflow_changes_total{`, `switchyard_overflow_variables{`, `switchyard_runner_version_days_left{`)
 	names := map[string]map[string]bool{}
 	for s := range series(text) {
 		name, labels, _ := strings.Cut(s, "{")
@@ -216,8 +216,8 @@ func scalings(t *testing.T) []scaling {
 }
 
 // Every file of the documented autoscaler has the form in which it is read, and
-// they go together: each rule of the page has a policy of its own, for its own
-// pool, by plugins that the agent loads.
+// they go together: the jobs of each rule of the page ask for the pool and class of
+// a policy, by plugins that the agent loads.
 func TestTheAutoscalersFilesHaveTheirForm(t *testing.T) {
 	readme := string(read(t, "README.md"))
 	if n := strings.Count(readme, "```hcl\n"); n != 4 {
@@ -263,53 +263,69 @@ func TestTheAutoscalersFilesHaveTheirForm(t *testing.T) {
 	block, _, _ = strings.Cut(block, "```\n")
 	set, err := rules.Parse("rules.yaml", []byte("version: 1\n"+block))
 	must(t, err)
-	pools := map[string]string{} // by the rule that takes the job
-	for _, labels := range [][]string{{"self-hosted", "linux"}, {"self-hosted", "linux", "gpu"}} {
+	asked := map[string]string{} // node pools and classes, by the rule that takes the job
+	for _, labels := range [][]string{{"self-hosted", "linux", "cpu=8"}, {"self-hosted", "linux", "gpu"}} {
 		d := set.Decide(rules.Facts{Labels: labels, Repo: rules.Repo{Owner: "acme", Name: "web", Private: true}}, false)
-		pools[d.Rule] = d.NodePool
+		demand := router.NodeDemandOf(router.Job{Decision: &d})
+		asked[d.Rule] = demand.NodePool + " " + demand.NodeClass
+		if demand.MemoryMB == 0 || demand.CPU+demand.Cores == 0 {
+			t.Errorf("the rule %s has no size: %+v", d.Rule, demand)
+		}
 	}
-	if d := cmp.Diff(map[string]string{"linux": "ci", "gpu": "ci-gpu"}, pools); d != "" {
-		t.Errorf("the pools of the page's rules (-want +got):\n%s", d)
+	if d := cmp.Diff(map[string]string{"linux": "ci linux", "gpu": "ci gpu"}, asked); d != "" {
+		t.Errorf("what the page's rules ask for (-want +got):\n%s", d)
 	}
 
 	names, scaled := metricNames(t), map[string]bool{}
 	keys := map[string][]string{
 		"pass-through": {"max_scale_up", "max_scale_down"},
-		"aws-asg":      {"aws_asg_name", "node_pool", "node_selector_strategy", "node_drain_deadline", "node_purge"},
+		"aws-asg":      {"aws_asg_name", "node_pool", "node_class", "node_selector_strategy", "node_drain_deadline", "node_purge"},
+	}
+	known := func(p string, used *scalingPlugin) {
+		for key := range used.Config {
+			if !slices.Contains(keys[used.Name], key) {
+				t.Errorf("%s: %s has no key %s", p, used.Name, key)
+			}
+		}
 	}
 	for _, p := range scalings(t) {
-		if p.Type != "cluster" || !p.Enabled || p.Max <= p.Min || len(p.Doc.Checks) != 1 {
+		if p.Type != "cluster" || !p.Enabled || p.Max <= p.Min || len(p.Doc.Checks) < 2 {
 			t.Errorf("the policy is %+v", p)
 		}
-		check, target := p.Doc.Checks[0], p.Doc.Target
-		for _, d := range []string{p.Doc.Cooldown, p.Doc.EvaluationInterval, check.QueryWindow, target.Config["node_drain_deadline"]} {
+		target := p.Doc.Target
+		group := target.Config["node_pool"] + " " + target.Config["node_class"]
+		scaled[group] = true
+		for _, d := range []string{p.Doc.Cooldown, p.Doc.EvaluationInterval, target.Config["node_drain_deadline"]} {
 			if _, err := time.ParseDuration(d); err != nil {
 				t.Errorf("%s: %v", p.Name, err)
 			}
 		}
-		for _, want := range []string{"apm " + check.Source, "strategy " + check.Strategy.Name, "target " + target.Name} {
-			if !loaded[want] {
-				t.Errorf("%s wants the %s, which the agent does not load", p.Name, want)
-			}
+		known(p.Name, target)
+		if !loaded["target "+target.Name] {
+			t.Errorf("%s wants the target %s, which the agent does not load", p.Name, target.Name)
 		}
-		for _, used := range []*scalingPlugin{check.Strategy, target} {
-			for key := range used.Config {
-				if !slices.Contains(keys[used.Name], key) {
-					t.Errorf("%s has no key %s", used.Name, key)
+		for _, check := range p.Doc.Checks {
+			if _, err := time.ParseDuration(check.QueryWindow); err != nil {
+				t.Errorf("%s %s: %v", p.Name, check.Name, err)
+			}
+			known(p.Name, check.Strategy)
+			if !loaded["apm "+check.Source] || !loaded["strategy "+check.Strategy.Name] {
+				t.Errorf("%s %s wants %s and %s, of which the agent does not load one", p.Name, check.Name, check.Source, check.Strategy.Name)
+			}
+			of := regexp.MustCompile(`\{node_pool="(\w+)", node_class="(\w+)"`).FindAllStringSubmatch(check.Query, -1)
+			for _, m := range of {
+				if m[1]+" "+m[2] != group {
+					t.Errorf("%s scales %s by what is asked for of %s %s", p.Name, group, m[1], m[2])
 				}
 			}
-		}
-		asked := regexp.MustCompile(`rule="(\w+)"`).FindAllStringSubmatch(check.Query, -1)
-		for _, m := range asked {
-			if pool := pools[m[1]]; pool != target.Config["node_pool"] {
-				t.Errorf("%s scales the pool %s by the rule %s, whose pool is %q", p.Name, target.Config["node_pool"], m[1], pool)
+			if len(of) == 0 {
+				t.Errorf("%s %s asks for no node pool and class", p.Name, check.Name)
 			}
-			scaled[m[1]] = true
+			checkQuery(t, "the policy "+p.Name, check.Query, names)
 		}
-		checkQuery(t, "the policy "+p.Name, check.Query, names)
 	}
-	for rule := range pools {
-		if !scaled[rule] {
+	for rule, group := range asked {
+		if !scaled[group] {
 			t.Errorf("no policy scales for the rule %s", rule)
 		}
 	}
@@ -371,39 +387,52 @@ func TestTheAutoscalersQueriesAreOneNumber(t *testing.T) {
 		t.Skip("promtool is not here")
 	}
 	var tests []any
-	for i, want := range []struct{ nine, one int }{{3, 1}, {9, 1}} { // nodes for so many jobs: four a node, and one a node
-		query := scalings(t)[i].Doc.Checks[0].Query
-		rule, other := "linux", "gpu"
-		if i == 1 {
-			rule, other = other, rule
-		}
-		gives := func(nodes int, series ...string) {
-			var input []any
-			for _, s := range series {
-				name, values, _ := strings.Cut(s, " ")
-				input = append(input, map[string]any{"series": "switchyard_jobs_" + name, "values": values})
+	// gives says how many nodes a query of a class asks for.
+	gives := func(class, check string, nodes any, series ...string) {
+		query := ""
+		for _, p := range scalings(t) {
+			for _, c := range p.Doc.Checks {
+				if p.Name == "ci-"+class && c.Name == check {
+					query = c.Query
+				}
 			}
-			tests = append(tests, map[string]any{
-				"interval":     "1m",
-				"input_series": input,
-				"promql_expr_test": []any{map[string]any{
-					"expr": query, "eval_time": "10m", "exp_samples": []any{map[string]any{"labels": "{}", "value": nodes}},
-				}},
-			})
 		}
-		gives(want.nine,
-			`running{rule="`+rule+`"} 5x10`,
-			`waiting{rule="`+rule+`",reason="no_node_free"} 1x10`,
-			`waiting{rule="`+rule+`",reason="no_node_fits"} 2x10`,
-			`waiting{rule="`+rule+`",reason="starting"} 1x10`,
-			`waiting{rule="`+rule+`",reason="limit"} 100x10`,
-			`waiting{rule="`+other+`",reason="no_node_free"} 100x10`,
-			`running{rule="`+other+`"} 100x10`,
-		)
-		gives(0, `running{rule="`+rule+`"} 0x10`, `waiting{rule="`+rule+`",reason="no_node_free"} 0x10`)
-		gives(want.one, `running{rule="`+rule+`"} 0 0 0 0 0 0 1 0 0 0 0`) // 4 minutes ago
-		gives(0, `running{rule="`+rule+`"} 0 0 0 0 1 0 0 0 0 0 0`)        // 6 minutes ago
+		input := []any{map[string]any{"series": `switchyard_demand_runners{node_pool="",node_class="",state="placed"}`, "values": "0x10"}}
+		if nodes == nil {
+			input = nil
+		}
+		for _, s := range series {
+			name, values, _ := strings.Cut(s, " ")
+			input = append(input, map[string]any{"series": "switchyard_demand_" + name, "values": values})
+		}
+		samples := []any{}
+		if nodes != nil {
+			samples = append(samples, map[string]any{"labels": "{}", "value": nodes})
+		}
+		tests = append(tests, map[string]any{
+			"interval":         "1m",
+			"input_series":     input,
+			"promql_expr_test": []any{map[string]any{"expr": query, "eval_time": "10m", "exp_samples": samples}},
+		})
 	}
+	of := func(class, state string) string {
+		return `node_pool="ci",node_class="` + class + `",state="` + state + `"}`
+	}
+	gpus := `devices{device="nvidia/gpu",`
+	for _, all := range []struct{ class, check string }{{"linux", "cpu"}, {"linux", "memory"}, {"gpu", "gpus"}, {"gpu", "cpu"}, {"gpu", "memory"}} {
+		gives(all.class, all.check, 0)
+		gives(all.class, all.check, nil) // Switchyard is down
+	}
+	for _, class := range []string{"linux", "gpu"} {
+		other := map[string]string{"linux": "gpu", "gpu": "linux"}[class]
+		gives(class, "cpu", 3, // 36 cores of 16, and 24,000 MHz of 48,000
+			`cores{`+of(class, "placed")+` 30x10`, `cores{`+of(class, "placing")+` 6x10`, `cores{`+of(other, "placed")+` 900x10`,
+			`cpu_mhz{`+of(class, "no_node_fits")+` 20000x10`, `cpu_mhz{`+of(class, "no_node_free")+` 4000x10`, `cpu_mhz{`+of(other, "placed")+` 900000x10`)
+		gives(class, "memory", 2, `memory_bytes{`+of(class, "placed")+` 64424509440x10`, `memory_bytes{`+of(class, "no_node_fits")+` 1x10`, `memory_bytes{`+of(other, "placed")+` 900000000000x10`)
+		gives(class, "memory", 1, `memory_bytes{`+of(class, "placed")+` 0 0 0 0 0 0 1 0 0 0 0`) // 4 minutes ago
+		gives(class, "memory", 0, `memory_bytes{`+of(class, "placed")+` 0 0 0 0 1 0 0 0 0 0 0`) // 6 minutes ago
+	}
+	gives("gpu", "gpus", 3, gpus+of("gpu", "placed")+` 1x10`, gpus+of("gpu", "no_node_fits")+` 2x10`, gpus+of("linux", "placed")+` 9x10`)
 	b, err := yaml.Marshal(map[string]any{"evaluation_interval": "15s", "tests": tests})
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "policy.test.yml")

@@ -69,9 +69,12 @@ func (s *dispatchStore) RetryNow(ctx context.Context, cause router.Cause, limit 
 	})
 }
 
+// runnerCause selects what a live runner waits for: starting, if it has a node.
+const runnerCause = `iif(r.state <> 'dispatched' OR r.placed_at <> 0, 'starting', iif(r.unplaced IS NULL, 'placing',
+	iif(r.unplaced ->> '$.away', 'out_of_service', iif(r.unplaced ->> '$.never', 'no_node_fits', 'no_node_free'))))`
+
 // causeOfRunner selects the cause of a Dispatched job: what its runner waits for.
-const causeOfRunner = `coalesce((SELECT iif(r.state <> 'dispatched' OR r.placed_at <> 0, 'starting', iif(r.unplaced IS NULL, 'placing',
-	iif(r.unplaced ->> '$.away', 'out_of_service', iif(r.unplaced ->> '$.never', 'no_node_fits', 'no_node_free')))) FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try), 'starting')`
+const causeOfRunner = `coalesce((SELECT ` + runnerCause + ` FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try), 'starting')`
 
 const (
 	insertRunnerSQL = `

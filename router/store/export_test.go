@@ -20,3 +20,6 @@ func (s *Store) LookAt(jobs int) {
 		}
 	}
 }
+
+// ForgetDemand forgets what runners asked for.
+func (s *Store) ForgetDemand() { s.demands.one = nil }

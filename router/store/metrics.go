@@ -3,9 +3,12 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"switchyard/router"
@@ -66,6 +69,100 @@ const liveRunnersSQL = `SELECT state, count(*) FROM runners WHERE ended_at = 0 G
 // LiveRunners implements telemetry.Counter. States without runners are left out.
 func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, error) {
 	return countBy[router.RunnerState](s.querier(ctx), "count runners", liveRunnersSQL)
+}
+
+const (
+	// It reads the runners that may be alive, and no others. Those of equal fit ask for the same.
+	liveDemandSQL = `
+SELECT iif(r.fit = '', 'job ' || r.job_id, r.fit), ` + runnerCause + `, count(*), max(r.job_id)
+FROM runners r INDEXED BY runners_live WHERE r.ended_at = 0 AND r.state IN ('dispatched', 'claimed', 'online', 'busy') AND r.nomad_job <> '' GROUP BY 1, 2`
+
+	demandedSQL = `
+SELECT ` + jobColumns + ` FROM (SELECT value AS of FROM json_each(?1)) AS asked CROSS JOIN jobs ON id = CAST(asked.of AS BIGINT)`
+)
+
+// A demands remembers what runners ask for, by fit: a decision has some kilobytes.
+type demands struct {
+	mu  sync.Mutex
+	one map[string]router.NodeDemand // of each fit that a live runner had when they were last counted
+}
+
+// NodeDemand implements telemetry.Counter.
+func (s *Store) NodeDemand(ctx context.Context) ([]router.NodeDemand, error) {
+	type group struct {
+		fit     string
+		cause   router.Cause
+		runners int
+		job     int64
+	}
+	s.demands.mu.Lock()
+	defer s.demands.mu.Unlock()
+	groups, err := list(s.querier(ctx), "count what runners ask for", func(rows *sql.Rows, g *group) error {
+		return rows.Scan(&g.fit, &g.cause, &g.runners, &g.job)
+	}, liveDemandSQL)
+	if err != nil {
+		return nil, err
+	}
+	known, asked := map[string]router.NodeDemand{}, []int64{}
+	for _, g := range groups {
+		if one, ok := s.demands.one[g.fit]; ok {
+			known[g.fit] = one
+		} else {
+			asked = append(asked, g.job)
+		}
+	}
+	ofJob, err := s.demanded(ctx, asked, known)
+	if err != nil {
+		return nil, fmt.Errorf("read what runners ask for: %w", err)
+	}
+	s.demands.one = known
+	type key struct {
+		pool, class string
+		cause       router.Cause
+	}
+	var all []router.NodeDemand
+	at := map[key]int{}
+	for _, g := range groups {
+		one, ok := known[g.fit]
+		if !ok {
+			one = ofJob[g.job]
+		}
+		k := key{one.NodePool, one.NodeClass, g.cause}
+		i, ok := at[k]
+		if !ok {
+			i = len(all)
+			at[k] = i
+			all = append(all, router.NodeDemand{NodePool: k.pool, NodeClass: k.class, Cause: k.cause})
+		}
+		all[i].Add(one, g.runners)
+	}
+	return all, nil
+}
+
+// demanded reads what the runners of jobs ask for. It adds to known what runners of a job's fit do.
+func (s *Store) demanded(ctx context.Context, jobs []int64, known map[string]router.NodeDemand) (map[int64]router.NodeDemand, error) {
+	of := make(map[int64]router.NodeDemand, len(jobs))
+	if len(jobs) == 0 {
+		return of, nil
+	}
+	ids, err := json.Marshal(jobs)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range jobs {
+		of[id] = router.NodeDemand{Runners: 1} // it may be deleted meanwhile
+	}
+	return of, s.querier(ctx)(func(rows *sql.Rows) error {
+		var j router.Job
+		if err := scanJob(rows, &j); err != nil {
+			return err
+		}
+		of[j.ID] = router.NodeDemandOf(j)
+		if j.Decision != nil {
+			known[j.Fit(j.Decision)] = of[j.ID] // which may be another than that of its runner, if it was decided anew
+		}
+		return nil
+	}, demandedSQL, string(ids))
 }
 
 const sizeTimeout = 2 * time.Second // PostgreSQL reads the sizes of files

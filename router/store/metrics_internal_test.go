@@ -15,6 +15,8 @@ func TestMetricsReadNoHistory(t *testing.T) {
 	for query, want := range map[string][]string{
 		openJobsSQL:                             {"SEARCH j USING INDEX jobs_state (state=?)"},
 		openReposSQL + "true" + openReposGroups: {"SEARCH jobs USING INDEX jobs_state (state=?)"},
+		liveDemandSQL:                           {"SEARCH r USING INDEX runners_live (state=?)"},
+		demandedSQL:                             {"SEARCH jobs USING INTEGER PRIMARY KEY"},
 		liveRunnersSQL:                          {"SCAN runners USING COVERING INDEX runners_live"},
 		troublesSQL + "true" + troublesGroups: {
 			"SCAN t", "SEARCH j USING INTEGER PRIMARY KEY", "SEARCH r USING INDEX runners_live (state=?)", "SEARCH j USING INDEX jobs_state (state=?)",

@@ -51,6 +51,7 @@ type Store struct {
 	rerunStore
 
 	counted  counted
+	demands  demands
 	path     string
 	patience time.Duration // with another process that has the file
 	lock     *sql.DB       // of the side file; nil: not held

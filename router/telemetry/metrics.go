@@ -5,8 +5,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +23,10 @@ const (
 	countTimeout = 5 * time.Second
 	countShare   = 10  // and for that many times as long as counting took, as anybody may ask
 	maxCalls     = 100 // names of calls to one side; others are "other"
+	maxClasses   = 100 // pairs of node pool and class that are named,
+	maxDevices   = 20  // and names of devices
+	otherDemand  = "other"
+	statePlaced  = "placed" // of a runner that has a node
 )
 
 // Metrics are what Prometheus is shown. No label has a stranger's text as its value: they are
@@ -217,6 +223,10 @@ type Counter interface {
 	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
 	LiveRunners(ctx context.Context) (map[router.RunnerState]int, error)
 	RunnerVersions(ctx context.Context) ([]router.RuleVersion, error)
+
+	// NodeDemand returns what the runners ask for that want a node or have one.
+	NodeDemand(ctx context.Context) ([]router.NodeDemand, error)
+
 	Size() (main, wal int64, err error)
 
 	// Pools returns the connections that read, by who asks.
@@ -240,11 +250,18 @@ func NewDatabaseMetrics(store Counter, rules func() []string) prometheus.Collect
 	return &databaseMetrics{store: store, rules: rules}
 }
 
+var demandLabels = []string{"node_pool", "node_class", "state"}
+
 var (
 	jobsWaiting    = prometheus.NewDesc("switchyard_jobs_waiting", "Jobs that wait, by rule and by why. Each rule in force has no_node_free, be it 0.", []string{"rule", "reason"}, nil)
 	jobsOldest     = prometheus.NewDesc("switchyard_jobs_waiting_oldest_timestamp_seconds", "When the oldest of them was received.", []string{"rule", "reason"}, nil)
 	jobsRunning    = prometheus.NewDesc("switchyard_jobs_running", "Jobs that run, by rule.", []string{"rule"}, nil)
 	runnersLive    = prometheus.NewDesc("switchyard_runners", "Runners that may be alive on Nomad, by state.", []string{"state"}, nil)
+	demandRunners  = prometheus.NewDesc("switchyard_demand_runners", "Runners that want a node or have one, by the node pool and class that they ask for.", demandLabels, nil)
+	demandCores    = prometheus.NewDesc("switchyard_demand_cores", "Reserved cores that they ask for.", demandLabels, nil)
+	demandCPU      = prometheus.NewDesc("switchyard_demand_cpu_mhz", "Shared CPU that they ask for, in MHz.", demandLabels, nil)
+	demandMemory   = prometheus.NewDesc("switchyard_demand_memory_bytes", "Memory that they ask for.", demandLabels, nil)
+	demandDevices  = prometheus.NewDesc("switchyard_demand_devices", "Devices that they ask for, by name.", append([]string{"device"}, demandLabels...), nil)
 	versionDays    = prometheus.NewDesc("switchyard_runner_version_days_left", "Days for which GitHub supports a version that runners of a rule have; negative: it no longer does. Without a date there is none.", []string{"rule", "version"}, nil)
 	databaseBytes  = prometheus.NewDesc("switchyard_database_bytes", "Size of the database's file (main) and of its write-ahead log (wal).", []string{"file"}, nil)
 	databaseConns  = prometheus.NewDesc("switchyard_database_connections", "Connections to the database that read, by who asks and what they do.", []string{"pool", "state"}, nil)
@@ -254,7 +271,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (b *databaseMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, runnersLive, versionDays, databaseBytes} {
+	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, demandRunners, demandCores, demandCPU, demandMemory, demandDevices, runnersLive, versionDays, databaseBytes} {
 		ch <- d
 	}
 }
@@ -318,6 +335,11 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 			gauge(jobsRunning, float64(n), rule)
 		}
 	}
+	if demand, err := b.store.NodeDemand(ctx); err != nil {
+		missing(demandRunners, err)
+	} else {
+		showDemand(gauge, demand)
+	}
 	if counts, err := b.store.LiveRunners(ctx); err != nil {
 		missing(runnersLive, err)
 	} else {
@@ -348,6 +370,68 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 		gauge(databaseBytes, float64(wal), "wal")
 	}
 	return shown
+}
+
+// showDemand shows what runners ask for. What the rules make of a stranger's text may be a class
+// or the name of a device, so there are only so many; a node pool is one that Nomad has. Without
+// any runner there is still a 0, by which a query tells that from a server which is down.
+func showDemand(gauge func(d *prometheus.Desc, v float64, labels ...string), demand []router.NodeDemand) {
+	type class struct{ pool, class string }
+	type group struct {
+		class
+		state string
+	}
+	runners, devices := map[class]int64{}, map[string]int64{}
+	for _, d := range demand {
+		runners[class{d.NodePool, d.NodeClass}] += int64(d.Runners)
+		for name, n := range d.Devices {
+			devices[name] += n
+		}
+	}
+	byClass := func(a, b class) int { return cmp.Or(cmp.Compare(a.pool, b.pool), cmp.Compare(a.class, b.class)) }
+	classes, names := most(runners, maxClasses, byClass), most(devices, maxDevices, cmp.Compare[string])
+	sums := map[group]*router.NodeDemand{{state: statePlaced}: {}}
+	for _, d := range demand {
+		g := group{class{d.NodePool, d.NodeClass}, string(d.Cause.Label())}
+		if !classes[g.class] {
+			g.class.class = otherDemand
+		}
+		if d.Cause == router.CauseStarting {
+			g.state = statePlaced
+		}
+		if sums[g] == nil {
+			sums[g] = &router.NodeDemand{}
+		}
+		sums[g].Add(d, 1)
+	}
+	for g, d := range sums {
+		gauge(demandRunners, float64(d.Runners), g.pool, g.class.class, g.state)
+		gauge(demandCores, float64(d.Cores), g.pool, g.class.class, g.state)
+		gauge(demandCPU, float64(d.CPU), g.pool, g.class.class, g.state)
+		gauge(demandMemory, float64(d.MemoryMB<<20), g.pool, g.class.class, g.state)
+		named := map[string]int64{}
+		for name, n := range d.Devices {
+			if !names[name] {
+				name = otherDemand
+			}
+			named[name] += n
+		}
+		for name, n := range named {
+			gauge(demandDevices, float64(n), name, g.pool, g.class.class, g.state)
+		}
+	}
+}
+
+// most returns the keys of the greatest counts, n of them at most; of equal counts the first by order.
+func most[K comparable](counts map[K]int64, n int, order func(a, b K) int) map[K]bool {
+	keys := slices.SortedFunc(maps.Keys(counts), func(a, b K) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), order(a, b))
+	})
+	of := map[K]bool{}
+	for _, k := range keys[:min(n, len(keys))] {
+		of[k] = true
+	}
+	return of
 }
 
 // poolMetrics shows a process's connections to the database.

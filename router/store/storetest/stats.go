@@ -1,15 +1,81 @@
 package storetest
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"switchyard/router"
+	"switchyard/rules"
 )
 
 var statsTests = []test{
+	{"what runners ask for is counted, of those that want a node or have one", func(t *testing.T, f *fixture) {
+		gpu := decision()
+		gpu.NodePool, gpu.Resources = "ci", rules.Resources{Cores: 4, MemoryMB: 1024}
+		gpu.Constraints = []router.Constraint{{Attribute: "${node.class}", Operator: "!=", Value: "spot"}, {Attribute: "${node.class}", Operator: "=", Value: "gpu"}}
+		gpu.Devices = []rules.Device{{Name: "nvidia/gpu", Count: 2}}
+		plain := decision()
+		plain.NodePool, plain.Resources = "ci", rules.Resources{CPU: 500, MemoryMB: 256}
+		plain.Fallback = []rules.Fallback{{Placement: gpu.Placement}}
+		begin := func(id int64, d *router.Decision) router.Runner {
+			f.receive(queued(id))
+			r := f.newRunner(id)
+			r.Fit = f.job(id).Fit(d)
+			f.must(f.Prepare(f.ctx(), r, Token(r.ID), T0))
+			r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci"}
+			f.must(f.Dispatched(f.ctx(), r, Token(r.ID), d, T0))
+			return r
+		}
+		asks := func(when string, want ...router.NodeDemand) {
+			t.Helper()
+			got, err := f.NodeDemand(f.ctx())
+			f.must(err)
+			slices.SortFunc(got, func(a, b router.NodeDemand) int {
+				return cmp.Or(cmp.Compare(a.NodeClass, b.NodeClass), cmp.Compare(a.Cause, b.Cause))
+			})
+			t.Log(when)
+			wantDiff(t, got, want)
+		}
+		of := func(class string, cause router.Cause, n int64) router.NodeDemand {
+			d := router.NodeDemand{NodePool: "ci", NodeClass: class, Cause: cause, Runners: int(n), CPU: 500 * n, MemoryMB: 256 * n}
+			if class != "" {
+				d.CPU, d.Cores, d.MemoryMB, d.Devices = 0, 4*n, 1024*n, map[string]int64{"nvidia/gpu": 2 * n}
+			}
+			return d
+		}
+		asks("at first")
+		f.receive(queued(9))
+		f.prepare(9) // Nomad has not taken it
+		asks("of a runner that Nomad has not")
+		one, two, three := begin(1, plain), begin(2, gpu), begin(3, gpu)
+		asks("of three runners", of("", router.CausePlacing, 1), of("gpu", router.CausePlacing, 2))
+		f.must(f.RecordUnplaced(f.ctx(), []string{two.ID}, router.Unplaced{Text: "too big", Never: true}, T0))
+		f.saw(T0, event(one, router.NomadPlaced, T0, "node-1", ""), event(three, router.NomadPlaced, T0, "node-2", ""))
+		asks("when two have a node", of("", router.CauseStarting, 1), of("gpu", router.CauseNoNodeFits, 1), of("gpu", router.CauseStarting, 1))
+		f.claim(one)
+		f.must(f.Configured(f.ctx(), one.ID, "one", 9, target, T0))
+		f.receive(inProgress(1, "one"))
+		asks("when one has a job", of("", router.CauseStarting, 1), of("gpu", router.CauseNoNodeFits, 1), of("gpu", router.CauseStarting, 1))
+		f.receive(inProgress(3, "foreign")) // its own runner still has a node
+		asks("when another's runner took a job", of("", router.CauseStarting, 1), of("gpu", router.CauseNoNodeFits, 1), of("gpu", router.CauseStarting, 1))
+		f.must(f.Ended(f.ctx(), []string{one.ID, three.ID}, T0))
+		asks("when both ended", of("gpu", router.CauseNoNodeFits, 1))
+		f.lost(two.ID, T0, "its node died", T0)
+		f.must(f.Ended(f.ctx(), []string{two.ID}, T0))
+		asks("when none is left")
+
+		four := begin(4, plain)
+		asks("of a runner for its own placement", of("", router.CausePlacing, 1))
+		f.must(errOf(f.FallBack(f.ctx(), four.ID, 1, "no node in time", T0)))
+		f.must(f.Ended(f.ctx(), []string{four.ID}, T0))
+		f.must(errOf(f.Requeue(f.ctx(), four.ID, "is requeued", T0)))
+		begin(4, plain)
+		asks("of one for its fallback", of("gpu", router.CausePlacing, 1))
+	}},
 	{"what waits longest, what started and what is open are told within a scope", func(t *testing.T, f *fixture) {
 		at := func(id int64) time.Time { return T0.Add(-time.Duration(id) * time.Minute) } // the newest came first
 		for id := int64(1); id <= 5; id++ {
