@@ -154,7 +154,7 @@ func TestTheHelpOfServeNamesItsFlags(t *testing.T) {
 }
 
 func TestEachHelpFitsAScreenAndEndsWithAnExample(t *testing.T) {
-	for _, command := range []string{"", "serve", "check", "test", "explain", "diff", "rules", "rules status", "jobs", "jobs list", "jobs show", "jobs retry", "jobs cancel", "jobs sync", "jobs export", "runners", "runners list", "runners stop", "fleet", "usage", "audit", "backup", "schema", "status", "ready", "demo", "version"} {
+	for _, command := range []string{"", "serve", "check", "test", "explain", "diff", "rules", "rules status", "jobs", "jobs list", "jobs show", "jobs retry", "jobs cancel", "jobs sync", "jobs export", "runners", "runners list", "runners stop", "fleet", "usage", "simulate", "audit", "backup", "schema", "status", "ready", "demo", "version"} {
 		var out, stderr bytes.Buffer
 		code := run(t.Context(), append(strings.Fields(command), "--help"), nil, &out, &stderr)
 		_, example, _ := strings.Cut(out.String(), "\nExample")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +40,8 @@ func simulateCommand() *cobra.Command {
 		Short: "Replay recorded jobs on a fleet, and tell how long they would wait",
 		Long: `Simulate decides recorded jobs by the rules, and places them on a simulated fleet
 as Nomad would, when they came and for as long as they ran. It tells how long they
-would have waited, by rule, and how far the nodes were used.
+would have waited, by rule, how far the nodes were used, and which nodes would help or
+could go.
 
 The history is a file of switchyard jobs export, or a server's database (even while
 it is in use). The fleet is a file that is written by hand or by switchyard fleet
@@ -94,7 +96,7 @@ func (f *simulateFlags) simulate(ctx context.Context, stdin io.Reader, stdout, s
 	}
 	told := time.Now()
 	r, err := simulate.Run(ctx, simulate.Config{
-		Rules: set, Nodes: nodes, Render: client.JobOf, Scale: scale,
+		Rules: set, Nodes: nodes, Render: client.JobOf, Scale: scale, Advise: runtime.GOMAXPROCS(0),
 		Progress: func(p simulate.Progress) {
 			if time.Since(told) < toldEvery {
 				return
@@ -230,5 +232,36 @@ func writeSimulated(w io.Writer, r simulate.Report, columns int) error {
 			}
 		}
 	}
+	for i, a := range r.Advice {
+		if i == 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintln(out, advice(a))
+	}
 	return errors.Join(err, out.Flush())
+}
+
+// advice says which nodes would help, or could go.
+func advice(a simulate.Advice) string {
+	where := router.Printable(cmp.Or(a.OS, "-") + " " + cmp.Or(a.Arch, "-"))
+	if a.Class != "" {
+		where += ", class " + router.Printable(a.Class)
+	}
+	where += ", pool " + router.Printable(a.Pool)
+	waits := func(s float64) string { return short(time.Duration(s * float64(time.Second))) }
+	if a.More > 0 {
+		verb := "bring"
+		if a.More == 1 {
+			verb = "brings"
+		}
+		return fmt.Sprintf("%s more %s (%s) %s the 95%% of rule %s from %s to %s", thousands(a.More), router.Printable(a.Like), where, verb, router.Printable(a.Rule), waits(a.Before), waits(a.After))
+	}
+	said := fmt.Sprintf("%s could go (%s)", things(-a.More, "node"), where)
+	if a.Unused > 0 {
+		said += fmt.Sprintf(": %s of them never had a job", thousands(a.Unused))
+	}
+	if a.Rule != "" {
+		said += fmt.Sprintf("; without them the 95%% of rule %s is %s instead of %s", router.Printable(a.Rule), waits(a.After), waits(a.Before))
+	}
+	return said
 }

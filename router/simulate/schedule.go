@@ -17,6 +17,7 @@ type outcome struct {
 	as       []int32 // the demand of each, or of its fallback
 	node     []int32 // which node each had
 	classes  []int   // of the nodes
+	busyFor  []int64 // how long each node had jobs; of several at once the sum
 	end      int64   // when the last job ended
 	used     []use   // of the classes
 	atOnce   []int   // the most nodes of each group that had a job at the same time
@@ -87,7 +88,6 @@ type world struct {
 	nodes   []*bucket           // in which each node is
 	within  []int               // and at which place
 	runs    []int               // how many jobs each node has
-	touched []bool              // the nodes that had one
 	busy    []int               // nodes of each group that have a job
 
 	waiting []waiting         // by demand
@@ -135,7 +135,7 @@ func simulate(ctx context.Context, p *plan, f *fleet, counts []int, each func(do
 		}
 	}
 	for i, b := range w.nodes {
-		if w.touched[i] {
+		if w.busyFor[i] > 0 {
 			w.used[b.class].nodes++
 		}
 	}
@@ -150,8 +150,8 @@ func (w *world) build() {
 		b := w.bucket(c, w.fleet.classes[c].idle)
 		for range n {
 			id := int32(len(w.nodes))
-			w.classes = append(w.classes, c)
-			w.nodes, w.within, w.runs, w.touched = append(w.nodes, nil), append(w.within, 0), append(w.runs, 0), append(w.touched, false)
+			w.classes, w.busyFor = append(w.classes, c), append(w.busyFor, 0)
+			w.nodes, w.within, w.runs = append(w.nodes, nil), append(w.within, 0), append(w.runs, 0)
 			w.enter(b, id)
 		}
 	}
@@ -311,7 +311,6 @@ func (w *world) place(i int32, b *bucket, node int32) {
 		w.busy[g]++
 		w.atOnce[g] = max(w.atOnce[g], w.busy[g])
 	}
-	w.touched[node] = true
 	w.used[b.class].jobs++
 	j := &w.jobs[i]
 	ends := w.now + j.start + j.run
@@ -346,6 +345,7 @@ func (w *world) free(i int32) {
 	b := w.nodes[node]
 	c := &w.fleet.classes[b.class]
 	held, u := float64(w.now-w.placed[i]), &w.used[b.class]
+	w.busyFor[node] += w.now - w.placed[i] + 1 // not 0
 	u.cpu += float64(take.CPU) * held
 	u.memory += float64(take.MemoryMB) * held
 	for _, n := range take.Devices {

@@ -6,6 +6,7 @@ package simulate
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -36,6 +37,10 @@ type Config struct {
 
 	Scale float64 // how many times as many jobs there are; 0: 1
 
+	// Advise: other fleets are simulated, too, to find nodes that would help, or could go. So
+	// many at once; 0: none.
+	Advise int
+
 	// Progress, if not nil, is called now and then, from one goroutine.
 	Progress func(Progress)
 }
@@ -59,6 +64,7 @@ type Report struct {
 	Total   Row       `json:"total"`
 	Rules   []Row     `json:"rules"`  // in the order of the file
 	Groups  []Group   `json:"groups"` // of nodes
+	Advice  []Advice  `json:"advice"` // empty: there is none, or it was not asked for
 }
 
 // LeftOut counts jobs that were not simulated.
@@ -109,6 +115,9 @@ type Group struct {
 	Devices float64 `json:"devices"` // 0 without devices
 }
 
+// ErrNoJobs is the error of a history without a job that could be simulated.
+var ErrNoJobs = errors.New("the history has no job that could be simulated")
+
 // Run simulates recorded jobs. It keeps all of them in memory. The same Config and jobs give
 // the same Report.
 func Run(ctx context.Context, c Config, jobs iter.Seq2[router.PastJob, error]) (Report, error) {
@@ -126,7 +135,7 @@ func Run(ctx context.Context, c Config, jobs iter.Seq2[router.PastJob, error]) (
 		return Report{}, err
 	}
 	if len(p.jobs) == 0 {
-		return Report{}, fmt.Errorf("the history has no job that could be simulated: %s", p.leftOutText())
+		return Report{}, fmt.Errorf("%w: %s", ErrNoJobs, p.leftOutText())
 	}
 	f := newFleet(c.Nodes, p.demands)
 	o, err := simulate(ctx, p, f, f.counts(), func(done int) {
@@ -135,17 +144,23 @@ func Run(ctx context.Context, c Config, jobs iter.Seq2[router.PastJob, error]) (
 	if err != nil {
 		return Report{}, err
 	}
-	return p.report(c, f, o), nil
+	byRule := make([][]int, len(p.rules))
+	for i := range p.jobs {
+		byRule[p.jobs[i].rule] = append(byRule[p.jobs[i].rule], i)
+	}
+	r := p.report(c, f, o, byRule)
+	if c.Advise > 0 {
+		r.Advice, err = p.advise(ctx, c, f, o, byRule)
+	}
+	return r, err
 }
 
 // report makes the report of an outcome.
-func (p *plan) report(c Config, f *fleet, o *outcome) Report {
+func (p *plan) report(c Config, f *fleet, o *outcome, byRule [][]int) Report {
 	at := func(ms int64) time.Time { return p.first.Add(time.Duration(ms) * time.Millisecond).UTC() }
-	r := Report{From: at(0), Until: at(o.end), Scale: c.Scale, Nodes: len(c.Nodes), LeftOut: p.leftOut(), Rules: []Row{}, Groups: f.report(o)}
-	byRule := make([][]int, len(p.rules))
+	r := Report{From: at(0), Until: at(o.end), Scale: c.Scale, Nodes: len(c.Nodes), LeftOut: p.leftOut(), Rules: []Row{}, Groups: f.report(o), Advice: []Advice{}}
 	var served []int
 	for i := range p.jobs {
-		byRule[p.jobs[i].rule] = append(byRule[p.jobs[i].rule], i)
 		if o.placed[i] >= 0 {
 			served = append(served, i)
 		}

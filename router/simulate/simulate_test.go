@@ -401,3 +401,23 @@ func TestAFaultOfAFleetFileHasItsPlace(t *testing.T) {
 		}
 	}
 }
+
+func TestNodesThatWouldHelpOrCouldGoAreFound(t *testing.T) {
+	c := Config{Rules: load(t, shop), Advise: 2, Nodes: fleetOf(t, `nodes:
+  - { name: small, count: 12, os: linux, arch: amd64, cores: 8, memory: 8GiB, pool: spare }
+  - { name: main, count: 3, os: linux, arch: amd64, cores: 8, memory: 8GiB }
+`)}
+	var jobs []router.PastJob // eight at a time: three nodes run six of them
+	for i := range int64(80) {
+		jobs = append(jobs, past(i+1, float64(i/8*200), 180, "a/a", "linux", "urgent"))
+		jobs[i].Labels = append(jobs[i].Labels, "large")
+	}
+	r := simulated(t, c, jobs...)
+	want := []Advice{
+		{More: 4, Like: "main-1", OS: "linux", Arch: "amd64", Pool: "default", Rule: "urgent", Before: 2700, After: 200},
+		{More: -12, Unused: 12, OS: "linux", Arch: "amd64", Pool: "spare"},
+	}
+	if diff := cmp.Diff(want, r.Advice); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
