@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"switchyard/router/nomad/capacity": {"router", "router/feasible", "router/nomad", "jobspecs", "rules"},
 	"switchyard/router/simulate":       {"router", "router/feasible", "rules"},
 	"switchyard/router/usage":          {"router", "rules"},
-	"switchyard/router/web":            {"router", "router/usage", "router/web/api", "router/web/auth", "router/web/problem", "rules"},
+	"switchyard/router/web":            {"router", "router/simulate", "router/usage", "router/web/api", "router/web/auth", "router/web/problem", "rules"},
 	"switchyard/router/web/api":        {"router", "router/usage", "router/web/auth", "router/web/problem", "rules"},
 	"switchyard/router/web/auth":       {"router", "router/web/problem", "rules"},
 	"switchyard/router/web/problem":    {"router"},

@@ -347,6 +347,7 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 		if at := p.nomad.API().Address(); strings.HasPrefix(at, "http") {
 			w.NomadUI = strings.TrimSuffix(at, "/")
 		}
+		w.Simulator = simulator{p.store, p.nomad}
 		w.Cluster = clusterAdapter{p.nomad, cmp.Or(c.PublicURL, "http://"+app.Addr())}
 		return web.Handler(w)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"runtime"
 	"strconv"
@@ -22,6 +23,7 @@ import (
 	"switchyard/router/nomad/capacity"
 	"switchyard/router/simulate"
 	"switchyard/router/store"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -264,4 +266,35 @@ func advice(a simulate.Advice) string {
 		said += fmt.Sprintf("; without them the 95%% of rule %s is %s instead of %s", router.Printable(a.Rule), waits(a.After), waits(a.Before))
 	}
 	return said
+}
+
+// A simulator replays the jobs of a server's database on its cluster, for the console.
+type simulator struct {
+	store *store.Store
+	nomad *capacity.Client
+}
+
+// Simulate implements web.Simulator.
+func (s simulator) Simulate(ctx context.Context, set *rules.Set, since time.Time, most int, scale float64) (simulate.Report, error) {
+	nodes, _, err := s.nomad.Nodes(ctx)
+	if err != nil {
+		return simulate.Report{}, problem.New(http.StatusServiceUnavailable, "Nomad does not say which nodes it has: %v", err)
+	}
+	jobs := func(yield func(router.PastJob, error) bool) {
+		n := 0
+		for j, err := range s.store.History(ctx, since) {
+			if n++; n > most || !yield(j.Past(), err) {
+				return
+			}
+		}
+	}
+	// One at a time: the router needs the processors, too.
+	r, err := simulate.Run(ctx, simulate.Config{Rules: set, Nodes: nodes, Render: s.nomad.JobOf, Scale: scale, Advise: 1}, jobs)
+	switch {
+	case errors.Is(err, simulate.ErrNoJobs):
+		err = problem.New(http.StatusNotFound, "%v", err)
+	case ctx.Err() != nil:
+		err = problem.New(http.StatusServiceUnavailable, "it takes too long: choose fewer days, or use switchyard simulate")
+	}
+	return r, err
 }

@@ -120,11 +120,20 @@ func (r reads) NewestRules(ctx context.Context) (router.KeptRules, error) {
 // Recent goes through the jobs of a scope that were received at since or later,
 // the highest ID first: of each GitHub the newest first, that with the highest number first. It reads as Reader.Jobs does.
 func (s *Store) Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[Recorded, error] {
+	return s.newest(ctx, since, within, scanRecorded, recordedColumns)
+}
+
+// History goes through the same jobs with when they ran.
+func (s *Store) History(ctx context.Context, since time.Time) iter.Seq2[Recorded, error] {
+	return s.newest(ctx, since, nil, scanPast, pastColumns)
+}
+
+func (s *Store) newest(ctx context.Context, since time.Time, within router.Scope, scan func(*sql.Rows, *Recorded) error, columns string) iter.Seq2[Recorded, error] {
 	return func(yield func(Recorded, error) bool) {
 		s := search{q: s.asked.querier(ctx), f: router.JobFilter{Since: since, Within: within, Limit: jobsPage}}
 		recorded(0, func(before int64) ([]Recorded, error) {
 			s.f.Before = before
-			return newest(&s, scanRecorded, recordedColumns, func(r Recorded) int64 { return r.Job.ID })
+			return newest(&s, scan, columns, func(r Recorded) int64 { return r.Job.ID })
 		})(yield)
 	}
 }

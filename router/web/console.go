@@ -58,6 +58,7 @@ func (s *console) pages() []consolePage {
 	return append(pages,
 		consolePage{"/fleet", "fleet", "Fleet", true, auth.Viewer, s.fleetPage},
 		consolePage{"/usage", "usage", "Usage", true, auth.Viewer, s.usagePage},
+		consolePage{"/whatif", "whatif", "What if", true, auth.Viewer, s.whatIfPage},
 		consolePage{"/audit", "audit", "Audit", true, auth.Editor, s.api.Turns.Do(s.api.Audits)},
 	)
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -39,6 +40,8 @@ type Config struct {
 	AllowEdit bool         // an editor may apply drafts
 
 	Cluster api.Cluster // nil: nothing is rendered, and no nodes are known
+
+	Simulator Simulator // nil: nothing is simulated
 
 	Connections int           // that the listener may have open: streams have half of them, and 500 at the most; 0: 500
 	Heartbeat   time.Duration // of streams; 0: 20 s
@@ -80,6 +83,9 @@ type console struct {
 	rules     *rulesPages // nil: there are no files of rules
 	labelUses labelUses
 	usage     counts[usageReport]
+
+	whatIf     counts[whatIfReport]
+	simulating sync.Mutex // one simulation at a time
 }
 
 func newConsole(c Config) *console {
@@ -99,6 +105,7 @@ func newConsole(c Config) *console {
 	s.frame = frame{api: s.api, logger: c.Logger, now: c.Now, pages: s.pages()}
 	s.labelUses = labelUses{s.api.Database.Demand, c.App, counts[labelUse]{what: "the labels that jobs asked for", logger: c.Logger, now: c.Now}}
 	s.usage = counts[usageReport]{what: "what jobs used", logger: c.Logger, now: c.Now}
+	s.whatIf = counts[whatIfReport]{what: "what would be", logger: c.Logger, now: c.Now}
 	return s
 }
 
