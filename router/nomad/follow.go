@@ -32,6 +32,8 @@ const (
 	maxBatch   = 64 << 20 // bytes of the events of one change
 	maxStub    = 8 << 20  // bytes of one job; its meta may have megabytes
 	maxEnd     = 300      // characters of how an allocation ended
+
+	maxPreempted = 10_000 // jobs that a stream remembers
 )
 
 // ours finds the Nomad jobs of runners in a listing, dispatched ones included;
@@ -308,6 +310,7 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 	defer late.Stop()
 	in := &bounded{from: body}
 	decoder := json.NewDecoder(in)
+	preempted := map[string]string{}
 	for opened := false; ; {
 		var batch struct {
 			Index  uint64
@@ -336,7 +339,7 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 		}
 		var told []router.NomadEvent
 		for _, e := range batch.Events {
-			event, ok, err := e.event()
+			event, ok, err := e.event(preempted)
 			if err != nil {
 				return fmt.Errorf("%s: event %d of %s %s: %w", follow, batch.Index, e.Topic, e.Key, err)
 			}
@@ -367,8 +370,10 @@ type streamed struct {
 	Payload          json.RawMessage
 }
 
-// event returns what an event means for a runner; false when nothing.
-func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
+// event returns what an event means for a runner; false when nothing. It keeps the jobs of
+// allocations that are preempted: of the next ones, which may end first, Nomad does not say
+// that they are in their place.
+func (s streamed) event(preempted map[string]string) (e router.NomadEvent, ok bool, err error) {
 	if s.Type == "JobRegistered" && s.Topic == "Job" { // whoever registered it knows
 		return e, false, nil
 	}
@@ -406,8 +411,18 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 		}
 		e.Kind, e.Job, e.At.Namespace, e.Time = router.NomadWaits, p.Evaluation.JobID, p.Evaluation.Namespace, moment(p.Evaluation.ModifyTime)
 	case "Allocation":
-		if e, ok = p.Allocation.event(); !ok {
+		a := &p.Allocation
+		if a.PreemptedByAllocation != "" {
+			if len(preempted) >= maxPreempted {
+				clear(preempted)
+			}
+			preempted[a.JobID] = a.ID
+		}
+		if e, ok = a.event(); !ok {
 			return e, false, nil // about to be stopped
+		}
+		if first := preempted[a.JobID]; first != "" && first != a.ID {
+			e.Again = true
 		}
 	}
 	return e, runnerOf(e.Job) != "", nil
@@ -415,7 +430,7 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 
 // An allocation has what is read of one.
 type allocation struct {
-	JobID, Namespace, NodeName        string
+	ID, JobID, Namespace, NodeName    string
 	ClientStatus, ClientDescription   string
 	DesiredStatus, DesiredDescription string
 	PreviousAllocation                string

@@ -465,7 +465,7 @@ func TestAPurgeIsToldFromAStop(t *testing.T) {
 		`{"Job":{"ID":"gha-1-1","Namespace":"ci","ModifyIndex":9},"Deleted":true}`: "purged",
 		`{"Job":{"ID":"gha-1-1","Namespace":"ci","ModifyIndex":7}}`:                "purged",
 	} {
-		e, ok, err := streamed{Topic: "Job", Type: "JobDeregistered", Key: "gha-1-1", Index: 9, Payload: []byte(payload)}.event()
+		e, ok, err := streamed{Topic: "Job", Type: "JobDeregistered", Key: "gha-1-1", Index: 9, Payload: []byte(payload)}.event(nil)
 		if err != nil || !ok || e.Kind != router.NomadStopped || e.Text != want {
 			t.Errorf("%s is %+v, %t, %v; want %s", payload, e, ok, err, want)
 		}
@@ -533,6 +533,40 @@ func TestFollowWhatWasDrainedOrPreempted(t *testing.T) {
 	}
 }
 
+// A runner that is preempted cancels its job before it ends. Meanwhile Nomad starts it again
+// elsewhere, where it comes to nothing.
+func TestFollowWhatIsInThePlaceOfAPreemptedAllocation(t *testing.T) {
+	first, cancels := make(chan struct{}, 1), make(chan struct{})
+	first <- struct{}{}
+	on := target{nomadtest.Simulated(t, nomadsim.Config{Run: func(ctx context.Context, _ nomadsim.Task) int {
+		select {
+		case <-first:
+			<-ctx.Done()
+			<-cancels
+		default:
+		}
+		return 1
+	}})}
+	client := newClient(t, on.Config)
+	events := followed(t, client, 0)
+	r := on.Start(t, client, on.Fresh(t, env()))
+	upTo(t, events, r.NomadJob, router.NomadStarted)
+	if err := on.Sim.Preempt(r.NomadJob); err != nil {
+		t.Fatal(err)
+	}
+	end := func() router.NomadEvent {
+		all := upTo(t, events, r.NomadJob, router.NomadEnded)
+		return all[len(all)-1]
+	}
+	if e := end(); !e.Again || e.Loss != "" {
+		t.Errorf("the end of the second one is %+v", e)
+	}
+	close(cancels)
+	if e := end(); e.Again || e.Loss != router.LossPreempted {
+		t.Errorf("the end of the first one is %+v", e)
+	}
+}
+
 // As a real agent has them (2.0.5, 2026-11-30).
 func TestWhyAnAllocationWasLost(t *testing.T) {
 	for payload, want := range map[string]router.Loss{
@@ -544,7 +578,7 @@ func TestWhyAnAllocationWasLost(t *testing.T) {
 		`"ClientStatus": "failed", "DesiredStatus": "run"`:  "",
 		`"ClientStatus": "unknown", "DesiredStatus": "run"`: router.LossNode,
 	} {
-		e, ok, err := streamed{Topic: "Allocation", Key: "1", FilterKeys: []string{"gha-1-1"}, Payload: []byte(`{"Allocation": {"JobID": "gha-1-1", ` + payload + `}}`)}.event()
+		e, ok, err := streamed{Topic: "Allocation", Key: "1", FilterKeys: []string{"gha-1-1"}, Payload: []byte(`{"Allocation": {"JobID": "gha-1-1", ` + payload + `}}`)}.event(map[string]string{})
 		if err != nil || !ok || e.Loss != want {
 			t.Errorf("%s is %+v, %t, %v; want %q", payload, e, ok, err, want)
 		}
