@@ -313,13 +313,13 @@ func (h *Handler) checkOnce(ctx context.Context, tokenHash [32]byte, from string
 	if h.FromNode {
 		who.from, _, _ = net.SplitHostPort(from)
 	}
-	h.refusals.mu.Lock()
-	r, ok := h.refusals.by[who]
-	h.refusals.mu.Unlock()
-	if ok && h.Now().Before(r.until) {
-		return r.meant, nil, r.err
-	}
 	shared, err, _ := h.refusals.group.Do(string(tokenHash[:])+who.from, func() (any, error) {
+		h.refusals.mu.Lock()
+		r, ok := h.refusals.by[who]
+		h.refusals.mu.Unlock()
+		if ok && h.Now().Before(r.until) {
+			return checked{meant: r.meant}, r.err
+		}
 		// Other clients, who have not gone away, may wait for this answer.
 		meant, gone, err := h.check(context.WithoutCancel(ctx), tokenHash, from)
 		if _, ok := errors.AsType[*refusal](err); ok {

@@ -88,6 +88,9 @@ func (c *registrar) groupNamed(ctx context.Context, t target, name router.Runner
 		return g, nil
 	}
 	read, err, _ := c.groups.reading.Do(fmt.Sprint(t.lower()), func() (any, error) {
+		if since := c.groups.of(t); since.read.After(list.read) {
+			return since.groups, nil
+		}
 		groups, err := c.listGroups(context.WithoutCancel(ctx), t, routing, nil) // others may wait for it, too
 		if err != nil {
 			list.refusal = refused(err, c.now())
