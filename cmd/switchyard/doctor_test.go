@@ -225,7 +225,7 @@ func TestADoctorFindsWhatIsWrongAndHowToMendIt(t *testing.T) {
 			other, err := rsa.GenerateKey(rand.Reader, 2048)
 			must(p.t, err)
 			p.file("app.pem", string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(other)})))
-		}, []string{`^github-login: ask GitHub about the GitHub App 17: GitHub answered 401 .*; do: check that the GitHub App 17 is yours and that its settings page lists the private key`}},
+		}, []string{`^github-login: .* the GitHub App 17: GitHub answered 401 .*; do: check that the GitHub App 17 is yours and that its settings page lists the private key`}},
 		"another App's ID": {func(p *patient) { p.flags["github-app-id"] = "18" }, []string{`^github-login: .* 404 \(Integration not found\); do: check the App's ID, 18`}},
 
 		"no database": {func(p *patient) {
