@@ -271,6 +271,7 @@ func changed(was, is *Decision) []Change {
 	}
 	d.placement(&was.Placement, &is.Placement)
 	d.single("limit", was.Limit.text(), is.Limit.text())
+	d.single("urgency", numberOrNone(was.Urgency), numberOrNone(is.Urgency))
 	d.single("time_limit", was.TimeLimit.orNone(), is.TimeLimit.orNone())
 	d.single("rerun", was.Rerun.text(), is.Rerun.text())
 	d.fallbacks(was.Fallback, is.Fallback)
@@ -394,7 +395,19 @@ func (l *Limit) text() string {
 	if l == nil {
 		return ""
 	}
-	return fmt.Sprintf("%d running per %s", l.Running, l.Per)
+	text := fmt.Sprintf("%d running per %s", l.Running, l.Per)
+	if l.Order != "" {
+		text += ", order " + l.Order
+	}
+	return text
+}
+
+// numberOrNone writes a number, and 0 as "".
+func numberOrNone(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
 }
 
 func (r *Rerun) text() string {

@@ -95,6 +95,7 @@ rules:
 		{"a time limit that comes", "limit: {", "time_limit: 6h\n    limit: {", []Change{{"time_limit", "", "6h"}}},
 		{"a rerun that comes", "limit: {", "rerun: { when: [drained, node_lost], times: 2 }\n    limit: {", []Change{{"rerun", "", "up to 2 times, if node_lost or drained"}}},
 		{"limit", "running: 10, per: owner", "running: 9, per: repo", []Change{{"limit", "10 running per owner", "9 running per repo"}}},
+		{"an order and an urgency", "per: owner }", "per: owner, order: priority }\n    urgency: 7", []Change{{"limit", "10 running per owner", "10 running per owner, order priority"}, {"urgency", "", "7"}}},
 		{"a fallback that comes", "pool: all }]", "pool: all }, { after: 2h, priority: 90 }]", []Change{{"fallback", "", "after 2h"}}},
 		{"a fallback at another time", "after: 5m", "after: 90s", []Change{{"fallback", "after 5m", ""}, {"fallback", "", "after 1m30s"}}},
 		{"a fallback that goes elsewhere", "node_pool: all", "node_pool: any", []Change{{"fallback.1h.node_pool", "all", "any"}}},
@@ -135,7 +136,7 @@ func TestWhatDecisionsDifferIn(t *testing.T) {
 			f.NodePool = pool
 			return f
 		}
-		d := &Decision{Outcome: Routed, Rule: "linux", Placement: nowhere(), Limit: &Limit{10, "owner", "linux|acme"}}
+		d := &Decision{Outcome: Routed, Rule: "linux", Placement: nowhere(), Limit: &Limit{Running: 10, Per: "owner", Key: "linux|acme"}}
 		d.Fallback = []Fallback{fallback(Duration(5*time.Minute), "od"), fallback(Duration(time.Hour), "all")}
 		change(d)
 		return d

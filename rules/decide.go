@@ -206,8 +206,16 @@ func (s *Set) decided(env *cond.Env, labelErr error, f Facts, find search) Decis
 		d.Reason = fmt.Sprintf("rule %s took the job, but it cannot be placed: %v", winner.name, err)
 		return d
 	}
+	urgency, urgent, err := winner.urgency(meanings, env)
+	if err != nil {
+		d.Reason = fmt.Sprintf("rule %s took the job, but it cannot be put in its order: %v", winner.name, err)
+		return d
+	}
 	d.Outcome, d.Placement = Routed, placement
 	d.Limit = winner.limit.of(winner.name, meanings, env)
+	if urgent != "" {
+		d.Urgency, d.From["urgency"] = urgency, urgent
+	}
 	switch {
 	case winner.timeLimit != 0:
 		d.TimeLimit, d.From["time_limit"] = Duration(winner.timeLimit), "rule "+winner.name

@@ -61,6 +61,7 @@ type Decision struct {
 	Run     *Run     `json:"run,omitempty"` // what was known of the run: Facts.Run
 	Placement
 	Limit     *Limit     `json:"limit,omitempty"`      // nil: none
+	Urgency   int        `json:"urgency,omitempty"`    // 0 to MaxUrgency: how urgent the job is among those that wait under a limit whose order is Priority
 	TimeLimit Duration   `json:"time_limit,omitempty"` // the most that the job may run; 0: what GitHub and the workflow allow
 	Rerun     *Rerun     `json:"rerun,omitempty"`      // nil: a job that fails is not run again
 	Fallback  []Fallback `json:"fallback,omitempty"`   // in the order of After
@@ -84,7 +85,17 @@ type Limit struct {
 	Running int    `json:"running"` // at least 1: the most jobs of one Key at once
 	Per     string `json:"per"`     // rule, owner, repo or label
 	Key     string `json:"key"`     // what this job is counted under: "linux", "linux|acme", "linux|acme/web", "linux|gpu,linux"
+
+	// Order says who is next when a place is free. "": the oldest job of the repository that
+	// has the fewest places. Priority: the most urgent, and of equally urgent ones as before.
+	Order string `json:"order,omitempty"`
 }
+
+// Priority is the Order of a Limit that goes by urgency.
+const Priority = "priority"
+
+// MaxUrgency is the most urgent that a job can be.
+const MaxUrgency = 100
 
 // A Rerun says when a job that failed is run again: for what Nomad says became of its runner.
 type Rerun struct {
@@ -121,8 +132,8 @@ type Placement struct {
 
 	// From says where each single value came from ("label gpu", "rule linux",
 	// "defaults", "built in"), by its JSON path: "resources.cpu", "node_pool",
-	// "task.env.FOO". List entries carry theirs themselves. "time_limit" of the
-	// decision is here, too.
+	// "task.env.FOO". List entries carry theirs themselves. "time_limit" and "urgency"
+	// of the decision are here, too.
 	From map[string]string `json:"from,omitempty"`
 }
 

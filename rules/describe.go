@@ -190,6 +190,7 @@ func (l *layer) means() []Meaning {
 			f.list.means(l, add)
 		}
 	})
+	add("urgency", l.urgency.text(strconv.Itoa))
 	return list
 }
 

@@ -53,6 +53,8 @@ type compoundForm struct {
 type labelForm struct {
 	// the typed, bounded value in a label such as `cpu=8`; for a name that ends with `*`
 	Param paramForm `yaml:"param" example:"{ name: cpu, type: int, min: 1, max: 32 }"`
+	// how urgent a job with it is among those that wait under a limit with `order: priority`; of the rule's and those of the job's labels the highest counts
+	Urgency int `yaml:"urgency" open:"yes" min:"0" max:"100" example:"10"`
 	//lint:ignore U1000 it is read by reflection
 	placementForm
 }
@@ -101,6 +103,8 @@ type ruleForm struct {
 	Max maxForm `yaml:"max" example:"{ cores: 8, memory: 32GiB }"`
 	// how many of its jobs may run at once
 	Limit limitForm `yaml:"limit" example:"{ running: 10, per: owner }"`
+	// how urgent its jobs are among those that wait under a limit with `order: priority`; 0 when left out
+	Urgency int `yaml:"urgency" open:"yes" min:"0" max:"100" example:"'${{ job.branch == \"main\" ? 10 : 0 }}'"`
 	// how long a job of this rule may run before its runner is stopped, in place of that of `defaults`: from 1m to 120h, which is GitHub's own limit
 	TimeLimit durationForm `yaml:"time_limit" example:"6h"`
 	// when a job of this rule that failed is run again, because Nomad took its runner away
@@ -164,6 +168,8 @@ type limitForm struct {
 	Running int `yaml:"running" required:"yes" min:"1" max:"2147483647" example:"10"`
 	// what is counted together: all jobs of the rule, those of one owner, those of one repository, or those with the same labels of the vocabulary; rule when left out
 	Per string `yaml:"per" enum:"rule owner repo label"`
+	// whose turn it is when a place is free: `fair`, the oldest waiting job of the repository with the fewest places; `priority`, the most urgent, and of equally urgent ones likewise; fair when left out
+	Order string `yaml:"order" enum:"fair priority"`
 }
 
 // A rerun: a job whose runner was taken away, and that GitHub calls failed, is run again when its run has completed. It needs the permission Actions (write).
@@ -320,6 +326,8 @@ type expectForm struct {
 	expectPlacementForm
 	// the limit that the job counts for
 	Limit expectLimitForm `yaml:"limit" example:"{ running: 10 }"`
+	// how urgent the job is
+	Urgency int `yaml:"urgency" min:"0" max:"100" example:"10"`
 	// how long the job may run; `0s` for no limit of its own
 	TimeLimit durationForm `yaml:"time_limit" example:"6h"`
 	// when the job is run again
@@ -345,6 +353,8 @@ type expectLimitForm struct {
 	Per string `yaml:"per" empty:"yes" example:"owner"`
 	// what the job is counted under
 	Key string `yaml:"key" empty:"yes" example:"linux|acme"`
+	// whose turn it is, `fair` or `priority`
+	Order string `yaml:"order" empty:"yes" example:"priority"`
 }
 
 // The rerun that a test expects.

@@ -46,6 +46,7 @@ var lintCodes = []lintCode{
 	{"no-claim", true, "a jobspec that does not fetch the claim, in a rule that does not say `registration: own`", "fetch the claim, or write `runner: { registration: own }` in the rule; `registration: jit` if the image fetches it by itself"},
 	{"claim-unused", true, "`registration: own` with a jobspec that fetches the claim", "leave `registration` out, or name another jobspec"},
 	{"rerun-unused", true, "`rerun` with a jobspec whose runner brings its own registration, so that nobody knows which job it had", "leave `rerun` out, or fetch the claim"},
+	{"urgency-unused", true, "`urgency` in a rule whose jobs do not wait by urgency", "add `limit: { running: …, order: priority }`, or leave `urgency` out"},
 	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
 	{"fallback-no-change", true, "a fallback that asks for the same as before", "change something in it, such as `node_pool`"},
 	{"overflow-to-itself", true, "an `overflow` whose `to` are labels of a job that the same rule takes", "write labels of other runners, such as `'\"ubuntu-latest\"'`"},

@@ -30,6 +30,9 @@ func (l *ruleCheck) check(i int) {
 		return
 	}
 	l.shown[i] = l.find(i)
+	if ru.layer.urgency.set && (ru.limit == nil || ru.limit.order != Priority) {
+		l.add("urgency-unused", ru.urgencyAt, ru.name, "urgency has no effect: jobs of rule %s do not wait by urgency; add limit: { running: …, order: priority }, or leave urgency out", ru.name)
+	}
 	if ru.deny == "" {
 		l.bare(i)
 		l.publicToken(i)

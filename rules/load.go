@@ -152,6 +152,7 @@ func (r *loader) load() {
 			return
 		}
 		r.layer(e.fields, &e.layer, "label "+words.Quote(e.pattern))
+		e.layer.urgency = r.urgency(e.fields["urgency"], "label "+words.Quote(e.pattern)+": urgency")
 	}
 	if n, ok := r.sections["scope"]; ok && r.once(n, "scope") {
 		if source, ok := r.Text(n, "scope"); ok {

@@ -50,7 +50,7 @@ func (r *labelReader) vocabulary(n ast.Node) {
 		}
 		f := map[string]ast.Node{}
 		if p.Value != nil {
-			f = r.Fields(p.Value, "label "+words.Quote(l.pattern), append(placementKeys, "param")...)
+			f = r.Fields(p.Value, "label "+words.Quote(l.pattern), append(placementKeys, "param", "urgency")...)
 		}
 		if n, ok := f["param"]; ok {
 			l.param = r.param(n, l, star >= 0)

@@ -101,7 +101,7 @@ func metaText(v any) (string, error) {
 }
 
 // ruleKeys are the keys of a rule besides those of a placement.
-var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "time_limit", "rerun", "fallback", "overflow"}
+var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "urgency", "time_limit", "rerun", "fallback", "overflow"}
 
 // rule reads a rule, as far as it has no fault.
 func (r *ruleReader) rule(n ast.Node) (ru rule) {
@@ -134,7 +134,7 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 	}
 	if v, ok := f["deny"]; ok {
 		ru.deny = words.OneLine(strings.TrimSpace(literal(&r.valueReader, v, "deny", anyText).literal))
-		for _, k := range presentKeys(f, append([]string{"max", "limit", "time_limit", "rerun", "fallback", "overflow"}, placementKeys...)...) {
+		for _, k := range presentKeys(f, append([]string{"max", "limit", "urgency", "time_limit", "rerun", "fallback", "overflow"}, placementKeys...)...) {
 			r.Fault(f[k], "a rule that denies places nothing: %s has no effect", k)
 		}
 	}
@@ -154,6 +154,9 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 	r.max(f["max"], &ru.layer, "rule "+ru.name)
 	if v, ok := f["limit"]; ok {
 		ru.limit = r.limit(v)
+	}
+	if v, ok := f["urgency"]; ok {
+		ru.layer.urgency, ru.urgencyAt = r.urgency(v, "urgency"), r.at(v)
 	}
 	ru.timeLimit = r.timeLimit(f["time_limit"])
 	if v, ok := f["rerun"]; ok {
@@ -203,7 +206,7 @@ func (r *ruleReader) rerun(n ast.Node) *Rerun {
 }
 
 func (r *ruleReader) limit(n ast.Node) *limitSpec {
-	f := r.Fields(n, "limit", "running", "per")
+	f := r.Fields(n, "limit", "running", "per", "order")
 	if f == nil {
 		return nil
 	}
@@ -218,7 +221,17 @@ func (r *ruleReader) limit(n ast.Node) *limitSpec {
 			r.Fault(v, "limit per %s: want %s%s", words.Quote(l.per), strings.Join(limitPer, ", "), words.DidYouMean(l.per, limitPer))
 		}
 	}
+	if v, ok := f["order"]; ok {
+		if l.order = literal(&r.valueReader, v, "limit order", oneOf(limitOrders...)).literal; l.order == limitOrders[0] {
+			l.order = ""
+		}
+	}
 	return l
+}
+
+// urgency reads how urgent a job is among those that wait for a place.
+func (r *valueReader) urgency(n ast.Node, what string) value[int] {
+	return read(r, n, what, wholeBetween(0, MaxUrgency))
 }
 
 const maxFallback = 10

@@ -68,15 +68,15 @@ rules:
 `)
 	f := job("linux", "arm64", "large", "run-77", "n=3")
 	f.Job.Name = "owner"
-	same(t, &Limit{3, "owner", "owner|acme"}, s.Decide(f, false).Limit, "limit per owner")
+	same(t, &Limit{Running: 3, Per: "owner", Key: "owner|acme"}, s.Decide(f, false).Limit, "limit per owner")
 	elsewhere := f
 	elsewhere.Repo.Host = "ghe.example"
-	same(t, &Limit{3, "owner", "owner|ghe.example/acme"}, s.Decide(elsewhere, false).Limit, "limit per owner on another GitHub")
+	same(t, &Limit{Running: 3, Per: "owner", Key: "owner|ghe.example/acme"}, s.Decide(elsewhere, false).Limit, "limit per owner on another GitHub")
 	f.Job.Name = "label"
-	same(t, &Limit{2, "label", "label|self-hosted,linux,arm64,large,run-*,n=3"}, s.Decide(f, false).Limit, "limit per label")
+	same(t, &Limit{Running: 2, Per: "label", Key: "label|self-hosted,linux,arm64,large,run-*,n=3"}, s.Decide(f, false).Limit, "limit per label")
 	f.Job.Name = ""
 	got := s.Decide(f, false)
-	same(t, &Limit{1, "rule", "r"}, got.Limit, "limit")
+	same(t, &Limit{Running: 1, Per: "rule", Key: "r"}, got.Limit, "limit")
 	if len(got.Fallback) != 2 {
 		t.Fatalf("fallbacks = %+v", got.Fallback)
 	}
@@ -177,4 +177,54 @@ func TestFilesLoadAtTheSameTime(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+func TestADecisionSaysHowUrgentTheJobIs(t *testing.T) {
+	s := parse(t, `version: 1
+labels: { self-hosted: {}, linux: {}, hotfix: { urgency: 50 }, later: { urgency: 0 }, "urgency=*": { param: { name: urgency, type: int, min: 0, max: 200 }, urgency: '${{ param.urgency }}' } }
+rules:
+  - name: any
+    if: job.name == "any"
+    jobspec: j
+    limit: { running: 2, order: fair }
+  - name: classic
+    if: job.name == "classic"
+    dispatch: { job: classic }
+    limit: { running: 2, order: priority }
+    urgency: 3
+  - name: linux
+    jobspec: j
+    limit: { running: 2, order: priority }
+    urgency: '${{ job.branch == "main" ? 10 : 0 }}'
+    fallback: [{ after: 5m, node_pool: on-demand }]
+`)
+	for _, tt := range []struct {
+		job, branch string
+		labels      []string
+		urgency     int
+		from        string
+	}{
+		{"", "topic", nil, 0, "rule linux"},
+		{"", "main", nil, 10, "rule linux"},
+		{"", "main", []string{"later"}, 10, "rule linux"},
+		{"", "main", []string{"urgency=9", "hotfix"}, 50, "label hotfix"},
+		{"", "main", []string{"urgency=51", "hotfix"}, 51, "label urgency=51"},
+		{"any", "main", nil, 0, ""},
+		{"any", "main", []string{"hotfix"}, 50, "label hotfix"},
+		{"classic", "main", []string{"urgency=9"}, 9, "label urgency=9"},
+	} {
+		f := job(append([]string{"linux"}, tt.labels...)...)
+		f.Job.Name, f.Job.Branch = tt.job, tt.branch
+		d := s.Decide(f, false)
+		if d.Outcome != Routed || d.Urgency != tt.urgency || d.From["urgency"] != tt.from {
+			t.Errorf("%+v: got %d from %q, %s", tt, d.Urgency, d.From["urgency"], d.Reason)
+		}
+		if want := (tt.job != "any"); (d.Limit.Order == Priority) != want {
+			t.Errorf("%+v: the order is %q", tt, d.Limit.Order)
+		}
+	}
+	if d := s.Decide(job("linux", "urgency=101"), false); d.Outcome != Unroutable ||
+		d.Reason != "rule linux took the job, but it cannot be put in its order: label urgency=101: urgency: ${{ param.urgency }} gives an invalid value: 101 is not between 0 and 100" {
+		t.Errorf("an urgency out of bounds: %s, %s", d.Outcome, d.Reason)
+	}
 }

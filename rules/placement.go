@@ -21,6 +21,7 @@ type layer struct {
 	env         []envSpec
 	config      []configSpec
 	settings    []setting // of the fields of one value
+	urgency     value[int]
 	max         []limit
 }
 

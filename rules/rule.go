@@ -28,6 +28,7 @@ type rule struct {
 	timeLimit time.Duration // 0: that of the defaults
 	jobspecAt cond.Spot
 	rerunAt   cond.Spot
+	urgencyAt cond.Spot
 }
 
 // place merges what the defaults, the rule, one of its fallbacks (nil: none) and the labels ask
@@ -114,6 +115,7 @@ func notApplied(meanings []meaning) []string {
 type limitSpec struct {
 	running int
 	per     string
+	order   string // "": fair
 }
 
 // of returns the limit of one job of a rule.
@@ -144,7 +146,7 @@ func (l *limitSpec) of(rule string, meanings []meaning, env *cond.Env) *Limit {
 		}
 		key += "|" + strings.Join(names, ",")
 	}
-	return &Limit{Running: l.running, Per: l.per, Key: key}
+	return &Limit{Running: l.running, Per: l.per, Key: key, Order: l.order}
 }
 
 // rerunWhen are the reasons why a job can be run again.
@@ -158,6 +160,31 @@ func (r *Rerun) String() string {
 	}
 	return times + ", if " + strings.Join(r.When, " or ")
 }
+
+// urgency returns how urgent a job is, and who says so: of the rule and the labels the one that
+// says the most. from is "" when none of them says anything.
+func (ru *rule) urgency(meanings []meaning, env *cond.Env) (most int, from string, err error) {
+	ask := func(l *layer, by string) {
+		if !l.urgency.set || err != nil {
+			return
+		}
+		n, e := l.urgency.get(env)
+		switch {
+		case e != nil:
+			err = fmt.Errorf("%s: urgency: %w", by, e)
+		case from == "" || n > most:
+			most, from = n, by
+		}
+	}
+	ask(&ru.layer, "rule "+ru.name)
+	for _, m := range meanings {
+		ask(&m.layer, labelOrigin+m.as)
+	}
+	return most, from, err
+}
+
+// limitOrders are the ways to choose the next job; the first when none is named.
+var limitOrders = []string{"fair", Priority}
 
 // limitPer are the ways to count.
 var limitPer = []string{"rule", "owner", "repo", "label"}

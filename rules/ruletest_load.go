@@ -200,7 +200,7 @@ func (r *testLoader) repo(n ast.Node) Repo {
 // expectations reads what is expected of a decision.
 func (r *testLoader) expectations(n ast.Node) []expectation {
 	faults := len(r.Faults)
-	f := r.some(n, "expect", append([]string{"outcome", "rule", "reason", "labels", "limit", "time_limit", "rerun", "fallback"}, placementParts...)...)
+	f := r.some(n, "expect", append([]string{"outcome", "rule", "reason", "labels", "limit", "urgency", "time_limit", "rerun", "fallback"}, placementParts...)...)
 	e := expected{r: r}
 	if v, ok := f["outcome"]; ok {
 		outcomes := []string{string(Routed), string(Ignored), string(Denied), string(Unroutable), string(Undecided)}
@@ -219,6 +219,7 @@ func (r *testLoader) expectations(n ast.Node) []expectation {
 	before := len(e.list)
 	e.placement(f)
 	e.limit(f["limit"])
+	e.number(f["urgency"], "urgency", boxed(wholeBetween(1, MaxUrgency)), func(n any) string { return fmt.Sprint(n) }, func(d *Decision) int { return d.Urgency })
 	if v, ok := f["time_limit"]; ok {
 		if want, ok := r.duration(v, "time_limit", 0, maxRunning); ok {
 			addValue(&e, v, "time_limit", Duration(want), Duration.String, func(d *Decision) Duration { return d.TimeLimit })
@@ -484,7 +485,7 @@ func (e *expected) limit(n ast.Node) {
 	if n == nil {
 		return
 	}
-	f := e.r.some(n, "limit", "running", "per", "key")
+	f := e.r.some(n, "limit", "running", "per", "key", "order")
 	of := func(d *Decision) Limit {
 		if d.Limit == nil {
 			return Limit{}
@@ -494,6 +495,12 @@ func (e *expected) limit(n ast.Node) {
 	e.number(f["running"], "limit.running", boxed(wholeBetween(1, math.MaxInt32)), func(n any) string { return fmt.Sprint(n) }, func(d *Decision) int { return of(d).Running })
 	e.text(f["per"], "limit.per", func(d *Decision) string { return of(d).Per })
 	e.text(f["key"], "limit.key", func(d *Decision) string { return of(d).Key })
+	e.text(f["order"], "limit.order", func(d *Decision) string {
+		if d.Limit == nil {
+			return ""
+		}
+		return cmp.Or(d.Limit.Order, limitOrders[0])
+	})
 }
 
 func (e *expected) rerun(n ast.Node) {

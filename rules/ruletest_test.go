@@ -89,7 +89,7 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 			`unknown key "mem" in resources; it takes cpu, cores, memory, memory_max, disk`,
 			`unknown key "environment" in task; it takes env, config`,
 			`unknown key "groups" in runner; did you mean group?`,
-			`unknown key "run" in limit; it takes running, per, key`,
+			`unknown key "run" in limit; it takes running, per, key, order`,
 			`unknown key "cnt" in device; it takes name, count, constraints`,
 			`unknown key "nodepool" in fallback; did you mean node_pool?`,
 		}},
@@ -114,14 +114,14 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 		{"the job and the run", "tests: [{ name: a, labels: [], job: { attempt: §0, branch: §[] }, run: { fork: §1 }, expect: { rule: linux } }]\n", []string{
 			`job attempt: 0 is not between 1 and 2147483647`, `job branch must be a single value, not a list`, `run fork must be true or false`}},
 
-		{"an empty expect", expects("§{}"), []string{`expect is empty: name one of outcome, rule, reason, labels, limit, time_limit, rerun, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`}},
+		{"an empty expect", expects("§{}"), []string{`expect is empty: name one of outcome, rule, reason, labels, limit, urgency, time_limit, rerun, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`}},
 		{"an expect that is a text", expects("§linux"), []string{`expect must be a mapping, not a text`}},
 		{"an outcome that there is not", expects("{ outcome: §route }"), []string{`outcome "route": want one of routed, ignored, denied, unroutable, undecided; did you mean routed?`}},
 		{"an outcome that is a list", expects("{ outcome: §[] }"), []string{`outcome must be a text, not a list`}},
 		{"a rule that there is not", expects("{ rule: §linus }"), []string{`expect: there is no rule "linus"; did you mean linux?`}},
 		{"parts without a value", expects("{ rule: §~, reason: §~, constraints: §~, resources: §~, limit: §~, task: §{} }"), []string{
 			`rule must be a single value, not nothing`, `reason must be a single value, not nothing`, `constraints must be a list, or a mapping with contains, exactly or not, but it is nothing`,
-			`resources is empty: name one of cpu, cores, memory, memory_max, disk`, `limit is empty: name one of running, per, key`, `task is empty: name one of env, config`}},
+			`resources is empty: name one of cpu, cores, memory, memory_max, disk`, `limit is empty: name one of running, per, key, order`, `task is empty: name one of env, config`}},
 		{"empty lists that say nothing", expects("{ labels: §[], devices: { not: §[] }, datacenters: { exactly: [] } }"), []string{
 			`labels: an empty list has no effect; write { exactly: [] } for none`, `devices: an empty list has no effect; write { exactly: [] } for none`}},
 		{"parts that are empty", expects("§{ fallback: [], task: { env: {} } }"), []string{
@@ -225,7 +225,7 @@ func everything() Decision {
 	}
 	return Decision{
 		Outcome: Routed, Rule: "r", Reason: "rule r runs it", Labels: []string{"self-hosted", "linux"}, Placement: place(),
-		Limit: &Limit{10, "owner", "r/acme"}, TimeLimit: Duration(6 * time.Hour), Rerun: &Rerun{[]string{"node_lost"}, 2},
+		Limit: &Limit{Running: 10, Per: "owner", Key: "r/acme", Order: Priority}, Urgency: 10, TimeLimit: Duration(6 * time.Hour), Rerun: &Rerun{[]string{"node_lost"}, 2},
 		Fallback: []Fallback{{After: 90 * Duration(time.Second), Placement: place()}, {After: Duration(time.Hour), Reason: "over the most"}},
 	}
 }
@@ -268,7 +268,7 @@ func testOf(t tester, d Decision) Test {
 	if d.Limit != nil {
 		expect["limit"] = d.Limit
 	}
-	expect["time_limit"] = d.TimeLimit.String()
+	expect["time_limit"], expect["urgency"] = d.TimeLimit.String(), d.Urgency
 	if d.Rerun != nil {
 		expect["rerun"] = object{"when": exactly(d.Rerun.When), "times": d.Rerun.Times}
 	}
@@ -413,6 +413,8 @@ defaults: { max: { memory: 4GiB } }
 		{`dispatch: '', node_pool: '', resources: { memory: 0 }, priority: 0`, ""},
 		{`resources: { memory: 4GiB, cores: 2 }`, "resources.cores: expected 2, got (none); resources.memory: expected 4GiB, got (none)"},
 		{`limit: { running: 2, per: owner, key: linux|acme }`, ""},
+		{`limit: { order: fair }, urgency: 0`, ""},
+		{`limit: { order: priority }, urgency: 10`, "limit.order: expected priority, got fair; urgency: expected 10, got (none)"},
 		{`limit: { running: 3, key: linux }`, "limit.running: expected 3, got 2; limit.key: expected linux, got linux|acme"},
 		{`fallback: [{ after: 300s, node_pool: spot, reason: '', constraints: ['${meta.rack} is_set'] }, { after: 60m, jobspec: '' }]`, ""},
 		{`fallback: [{ after: 5m, node_pool: ci }, { after: 6m, node_pool: spot }]`, "fallback 5m.node_pool: expected ci, got spot; fallback 6m: expected there is one, got (none)"},
@@ -634,6 +636,7 @@ rules:
 		{"the jobspec's own pool", "linux, xl", "", "{ node_pool: §'' }", "routed unroutable"},
 		{"no priority of its own", "linux, xl", "", "{ priority: §0 }", "routed unroutable"},
 		{"no limit", "linux, xl", "", "{ limit: { running: §0 } }", "routed unroutable"},
+		{"no urgency", "linux, xl", "", "{ urgency: §0 }", "routed unroutable"},
 		{"no rerun", "linux, xl", "", "{ rerun: { times: §0 } }", "routed unroutable"},
 		{"no limit of its time", "linux, xl", "", "{ time_limit: §0s }", "routed unroutable"},
 		{"no enterprise", "linux, xl", "", "{ runner: { enterprise: §'' } }", "routed unroutable"},
