@@ -42,10 +42,11 @@ type Store interface {
 	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.
 	Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error
 
-	// Admit gives a Queued or Retrying job a place under its decision's limit, which must
-	// not be nil. The job keeps the place until it ends. If no place is free the job
-	// becomes Held until one is; free places go to the oldest job of the repository with
-	// the fewest places. A job that is no longer Queued or Retrying is ErrNotWaiting.
+	// Admit gives a Queued or Retrying job a place under its decision's limit, and takes one
+	// that it has under another; a nil limit has places for all. The job keeps the place
+	// until it ends. If no place is free, or others are to have it first, the job becomes Held
+	// until it gets one; the order is that of router.LimitQueue. A job that is no longer Queued
+	// or Retrying is ErrNotWaiting.
 	Admit(ctx context.Context, jobID int64, d *router.Decision, now time.Time) (admitted bool, err error)
 
 	// AdmitSibling gives a Queued or Retrying job that is a Matrix, or Wary, a place among the
@@ -59,10 +60,15 @@ type Store interface {
 	// be asked about it. It reports whether it did so.
 	HoldToAsk(ctx context.Context, jobID int64, now time.Time) (held bool, err error)
 
-	// Reconsider makes all jobs that wait for a place under a limit Queued and due at once,
-	// because the limits may have changed, those for which there is a place among their
-	// siblings, and those of HoldOutdated whose rule may start runners by these rules and
-	// jobspecs. It returns how many they were.
+	// Reorder records a new decision about a job that waits for a place under a limit. If the
+	// decision is nil or has no limit, the job becomes Queued and due at once. It reports
+	// whether it did so: not when the job waits no longer.
+	Reorder(ctx context.Context, jobID int64, d *router.Decision, now time.Time) (bool, error)
+
+	// Reconsider makes jobs Queued and due at once: some of those for which a place under their
+	// limit is free, those for which there is a place among their siblings, and those of
+	// HoldOutdated whose rule may start runners by these rules and jobspecs. It returns how
+	// many they were; 0: there are no more.
 	Reconsider(ctx context.Context, rules string, now time.Time) (int, error)
 
 	// Prepare records a runner, and whether it brings its own registration, before Nomad is
@@ -132,7 +138,7 @@ type Dispatcher struct {
 	PublicURL string        // where runners claim
 	Senders   int           // Nomad jobs registered at the same time
 	Tick      time.Duration // how often due jobs are read though no hint came
-	Sweep     time.Duration // how often held jobs are reconsidered though no hint came
+	Sweep     time.Duration // how often held jobs are decided again though no hint came
 	Grace     time.Duration // how long a stop waits for work under way
 
 	jobs    chan router.Job // to the deciders; unbuffered, so that few jobs wait here while the database changes
@@ -283,9 +289,7 @@ func (di *Dispatcher) decide(ctx context.Context, j router.Job) (sending, error)
 		return sending{}, di.undecided(ctx, j, d, err)
 	}
 	di.Metrics.Decided(j, &d)
-	if seen := router.SeenLabels(j.Labels); slices.Equal(d.Labels, seen[:min(len(d.Labels), len(seen))]) {
-		d.Labels = nil // the job has them; the store gives them back
-	}
+	withoutLabels(j, &d)
 	di.InHand.Decided(j.ID, &d)
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
 	switch d.Outcome {
@@ -301,7 +305,7 @@ func (di *Dispatcher) decide(ctx context.Context, j router.Job) (sending, error)
 	if j.Wary == router.WaryOfGitHub && j.State == router.Queued {
 		return sending{}, di.askFirst(ctx, j)
 	}
-	if d.Limit != nil {
+	if d.Limit != nil || j.Decision != nil && j.Decision.Limit != nil {
 		admitted, err := di.admit(ctx, j, &d)
 		if err != nil || !admitted {
 			return sending{}, err
@@ -314,6 +318,13 @@ func (di *Dispatcher) decide(ctx context.Context, j router.Job) (sending, error)
 		}
 	}
 	return sending{job: j, decision: &d}, nil
+}
+
+// withoutLabels removes a job's labels from its decision: the store gives them back.
+func withoutLabels(j router.Job, d *rules.Decision) {
+	if seen := router.SeenLabels(j.Labels); slices.Equal(d.Labels, seen[:min(len(d.Labels), len(seen))]) {
+		d.Labels = nil
+	}
 }
 
 // pauseOnError logs an error of the store, if there is one, and waits a moment: the job is

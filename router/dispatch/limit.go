@@ -1,7 +1,9 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -19,10 +21,11 @@ func (di *Dispatcher) admit(ctx context.Context, j router.Job, d *rules.Decision
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("admit job %d under the limit %s: %w", j.ID, d.Limit.Key, err)
+		return false, fmt.Errorf("admit job %d under its limit: %w", j.ID, err)
 	}
 	if !admitted {
 		di.Log.Info("a limit holds a job", "job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "limit", d.Limit.Key)
+		di.Due.Give() // another may have got a place before it
 	}
 	return admitted, nil
 }
@@ -60,19 +63,15 @@ func (di *Dispatcher) askFirst(ctx context.Context, j router.Job) error {
 	return nil
 }
 
-// Relimit reconsiders the jobs that limits, or old runners, hold whenever the rules may have
-// changed: at the start, after new rules, and every Sweep in case a change was missed. It runs until ctx
-// ends.
+// Relimit decides the jobs again that limits hold, whenever the rules may have changed, and gives
+// free places: at the start, after new rules, and every Sweep in case a change was missed. It
+// runs until ctx ends.
 func (di *Dispatcher) Relimit(ctx context.Context) error {
 	tick := time.NewTicker(di.Sweep)
 	defer tick.Stop()
 	for {
-		n, err := di.Store.Reconsider(ctx, di.Decider.Version(), di.Now())
-		if err != nil && ctx.Err() == nil {
+		if err := di.relimit(ctx); err != nil && ctx.Err() == nil {
 			di.Log.Warn("cannot reconsider the jobs that limits and old runners hold; it will be retried", "err", err, "again_at", di.Now().Add(di.Sweep))
-		}
-		if n > 0 {
-			di.Due.Give()
 		}
 		select {
 		case <-ctx.Done():
@@ -81,4 +80,65 @@ func (di *Dispatcher) Relimit(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// relimit decides the jobs that limits hold while they stay held: whoever gets a place meanwhile
+// is the one who is next. Its error is the store's.
+func (di *Dispatcher) relimit(ctx context.Context) error {
+	f := router.JobFilter{States: []router.JobState{router.Held}, Causes: []router.Cause{router.CauseLimit}, Limit: redecideBatch}
+	for more := true; more; {
+		jobs, err := di.Store.FindJobs(ctx, f)
+		if err != nil {
+			return err
+		}
+		more = len(jobs) == redecideBatch
+		for _, j := range jobs {
+			f.Before = j.ID
+			if err := di.reorder(ctx, j); err != nil {
+				return err
+			}
+		}
+	}
+	for {
+		n, err := di.Store.Reconsider(ctx, di.Decider.Version(), di.Now())
+		if n > 0 {
+			di.Due.Give()
+		}
+		if n == 0 || err != nil {
+			return err
+		}
+	}
+}
+
+// reorder decides a job that a limit holds, and records what has changed.
+func (di *Dispatcher) reorder(ctx context.Context, j router.Job) error {
+	facts := j.Facts()
+	if j.Decision != nil {
+		facts.Run = j.Decision.Run
+	}
+	d := di.Decider.Rules().Decide(facts, false)
+	if d.Outcome != rules.Routed || d.Limit == nil { // it is decided in the usual way
+		d = rules.Decision{}
+	} else if same, err := sameDecision(j.Decision, &d); same || err != nil {
+		return err
+	}
+	withoutLabels(j, &d)
+	done, err := di.Store.Reorder(ctx, j.ID, &d, di.Now())
+	if done && d.Limit == nil {
+		di.Due.Give()
+	}
+	if errors.Is(err, router.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// sameDecision reports whether two decisions are stored alike.
+func sameDecision(a, b *rules.Decision) (bool, error) {
+	one, err := json.Marshal(a)
+	if err != nil {
+		return false, err
+	}
+	other, err := json.Marshal(b)
+	return bytes.Equal(one, other), err
 }

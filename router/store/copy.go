@@ -32,7 +32,7 @@ var copiedTables = []copiedTable{
 		"id", "run_id", "attempt", "owner", "repo", "private", "visibility", "fork", "name", "workflow", "branch", "sender", "labels", "url",
 		"state", "reason", "decision", "try", "failures", "due_at", "received_at", "updated_at", "runner_name", "conclusion", "limit_key", "host",
 		"sha", "fit", "fallback", "dispatched_at", "running_at", "completed_at", "asked_at", "fallback_at", "time_limit", "cancelled_at",
-		"queued_at", "overruled", "cause", "crowd", "wary",
+		"queued_at", "overruled", "cause", "crowd", "wary", "urgency",
 	}, []string{"private", "fork"}},
 	{"runners", []string{"id"}, []string{
 		"id", "job_id", "try", "state", "name", "github_id", "nomad_job", "namespace", "region", "created_at", "updated_at", "reason", "state_at",

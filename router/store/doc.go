@@ -32,7 +32,7 @@
 //	queued, retrying                                                      held                         dispatch  holdOutdatedSQL
 //	queued                                                                retrying                     dispatch  retrySQL
 //	queued, retrying                                                      dispatched                   dispatch  dispatchedSQL
-//	held                                                                  queued                       dispatch  releaseAllSQL
+//	held                                                                  queued                       dispatch  releaseHeldSQL
 //	held                                                                  queued                       dispatch  releaseOutdatedSQL
 //	held                                                                  queued                       store     releaseSQL
 //	held                                                                  queued                       store     releaseKeySQL
@@ -45,8 +45,8 @@
 //	retrying, held, ignored, denied, unroutable                           queued                       operate   redecideSQL
 //	held, queued, retrying, dispatched, unroutable                        denied                       operate   cancelSQL
 //
-// A job that leaves its place under a limit makes the oldest due of the repository that
-// has the fewest (nextForPlace): releaseSQL and releaseKeySQL run in the same transaction.
+// A job that leaves its place under a limit gives it to the one that is next
+// (nextForPlace): releaseSQL and releaseKeySQL run in the same transaction.
 // So does releaseSiblingsSQL for the jobs of its run that wait for others of it.
 // Package claim settles, loses and binds as well, package dispatch redecides after
 // the rules have changed, and a delivery requeues the job whose runner GitHub gave

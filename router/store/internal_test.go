@@ -52,6 +52,12 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{unknownRunnersSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{claimedSQL, "SCAN runners USING INDEX runners_claimed"},
 		{countPlacedSQL, "SEARCH jobs USING COVERING INDEX jobs_limit (limit_key=? AND state=?)"},
+		{someoneWaitsSQL, "SEARCH jobs USING COVERING INDEX jobs_next (limit_key=?)"},
+		{placeUnderSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{reorderSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{releaseHeldSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{waitedForSQL, "SCAN jobs USING COVERING INDEX jobs_next"},
+		{heldUnderSQL, "SEARCH jobs USING COVERING INDEX jobs_next (limit_key=?)"},
 		{seenRunnerSQL, "SEARCH runners USING INDEX runners_nomad (nomad_job=?)"},
 		{setRunningReasonSQL, "INDEX jobs_runner (runner_name=?)"},
 		{fallbackDueSQL, "SEARCH jobs USING INDEX jobs_fallback (fallback_at<?)"},
@@ -176,8 +182,19 @@ func TestSiblingsAreFoundByTheirCrowd(t *testing.T) {
 // They sort what they find by age: jobs of one fit, or under one limit, that wait.
 func TestQueriesForAPlaceUseTheIndexesOfFitsAndLimits(t *testing.T) {
 	s := openTemp(t)
-	if plan := plan(t, s, releaseSQL); strings.Count(plan, "USING INDEX jobs_limit (limit_key=? AND state=?)") != 2 {
-		t.Errorf("the plan of %s\nis %s", releaseSQL, plan)
+	for query, want := range map[string][]string{
+		releaseSQL: {"SEARCH jobs USING INDEX jobs_limit (limit_key=? AND state=?)", "SEARCH jobs USING COVERING INDEX jobs_next (limit_key=?)",
+			"SEARCH n USING COVERING INDEX jobs_next (limit_key=? AND urgency>?)", "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)",
+			"SEARCH jobs USING COVERING INDEX jobs_next (limit_key=? AND urgency=? AND received_at<?)"},
+		ranSQL:         {"SEARCH jobs USING INDEX jobs_rule (<expr>=?)"},
+		placedUnderSQL: {"SEARCH jobs USING INDEX jobs_limit (limit_key=? AND state=?)"},
+	} {
+		plan := plan(t, s, query)
+		for _, want := range want {
+			if !strings.Contains(plan, want) || strings.Contains(plan, "SCAN jobs") {
+				t.Errorf("the plan of %s\nis %s\nwant %s", query, plan, want)
+			}
+		}
 	}
 	for _, query := range []string{withoutRunnerSQL, withoutClaimSQL} {
 		if plan := plan(t, s, query); !strings.Contains(plan, "USING INDEX jobs_fit (fit=? AND state=?)") || !strings.Contains(plan, "(job_id=? AND try=?)") {

@@ -55,7 +55,7 @@ var causeTests = []test{
 		limited.Limit = &rules.Limit{Key: "linux/acme", Running: 0, Per: "owner"}
 		f.must(errOf(f.Admit(f.ctx(), 1, limited, T0)))
 		want(1, router.Held, router.CauseLimit)
-		f.must(errOf(f.Reconsider(f.ctx(), "", T0)))
+		f.must(errOf(f.Reorder(f.ctx(), 1, nil, T0)))
 		want(1, router.Queued, router.CauseQueued)
 
 		open, err := f.OpenJobs(f.ctx(), nil)

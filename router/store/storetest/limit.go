@@ -115,7 +115,7 @@ var limitTests = []test{
 		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "no", nil, T0))
 		f.wantState(2, router.Queued)
 	}},
-	{"held jobs are reconsidered when limits change", func(t *testing.T, f *fixture) {
+	{"held jobs get the places that a changed limit leaves", func(t *testing.T, f *fixture) {
 		for id := range int64(4) {
 			f.receive(queued(id + 1))
 		}
@@ -125,21 +125,59 @@ var limitTests = []test{
 		for id := range int64(3) {
 			f.admit(id+2, limited(1, "k"))
 		}
-		n, err := f.Reconsider(f.ctx(), "", T0)
-		f.must(err)
-		if n != 3 {
-			t.Errorf("Reconsider = %d, want 3", n)
-		}
-		f.wantState(5, router.Held)
-		admitted := 0
-		for id := range int64(3) {
-			f.wantState(id+2, router.Queued)
-			if f.admit(id+2, limited(3, "k")) {
-				admitted++
+		reconsider := func(want int) {
+			t.Helper()
+			if n, err := f.Reconsider(f.ctx(), "", T0); n != want || err != nil {
+				t.Errorf("Reconsider = %d, %v, want %d", n, err, want)
 			}
 		}
-		if admitted != 2 {
-			t.Errorf("%d jobs were admitted beside the first by a limit of 3", admitted)
+		reorder := func(id int64, d *router.Decision, want bool) {
+			t.Helper()
+			if done, err := f.Reorder(f.ctx(), id, d, T0); done != want || err != nil {
+				t.Errorf("Reorder(%d) = %t, %v, want %t", id, done, err, want)
+			}
+		}
+		reconsider(0)
+		for id := range int64(3) {
+			reorder(id+2, limited(3, "k"), true)
+		}
+		reorder(1, limited(3, "k"), false)
+		reorder(5, limited(3, "k"), false)
+		wantErr(t, errOf(f.Reorder(f.ctx(), 99, limited(3, "k"), T0)), router.ErrNotFound)
+		if want, j := "waits for a place: rule linux runs at most 3 jobs at a time", f.wantState(4, router.Held); j.Reason != want {
+			t.Errorf("reason %q, want %q", j.Reason, want)
+		}
+		reconsider(2)
+		f.wantState(2, router.Queued)
+		f.wantState(3, router.Queued)
+		f.wantState(4, router.Held)
+		reconsider(0)
+		f.receive(queued(6)) // takes nobody's place
+		if f.admit(6, limited(3, "k")) || !f.admit(3, limited(3, "k")) || !f.admit(2, limited(3, "k")) {
+			t.Error("the places that were given are not kept")
+		}
+		reorder(4, nil, true)
+		if j := f.wantState(4, router.Queued); j.Reason != "the rules have changed: it is decided again" {
+			t.Errorf("reason %q", j.Reason)
+		}
+		f.wantState(5, router.Held)
+	}},
+	{"a job whose limit has changed gives its place to another", func(t *testing.T, f *fixture) {
+		f.queue(1, 2, 3, 4)
+		f.admit(1, limited(1, "a"))
+		f.admit(2, limited(1, "a"))
+		f.admit(3, limited(1, "a"))
+		if !f.admit(1, limited(1, "b")) {
+			t.Error("it gets no place under the new limit")
+		}
+		f.wantState(2, router.Queued)
+		f.wantState(3, router.Held)
+		if !f.admit(2, decision()) { // has none any longer
+			t.Error("a job without a limit gets no place")
+		}
+		f.wantState(3, router.Queued)
+		if f.admit(4, limited(1, "b")) {
+			t.Error("the limit of 1 is not kept")
 		}
 	}},
 	{"what is over or unknown is not admitted", func(t *testing.T, f *fixture) {

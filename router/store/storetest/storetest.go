@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"deliveries", deliveryTests},
 		{"dispatch", dispatchTests},
 		{"limits", limitTests},
+		{"the order under a limit", orderTests},
 		{"siblings", siblingTests},
 		{"claims", claimTests},
 		{"runners", runnerTests},
@@ -65,6 +66,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 			}
 		})
 	}
+	t.Run("places under a limit go to whom they are promised", func(t *testing.T) { order(t, open) })
 	t.Run("any order of a job's deliveries ends in the same state", func(t *testing.T) { anyOrder(t, open) })
 	t.Run("jobs that take each other's runners are all served, and no runner is left", func(t *testing.T) { thefts(t, open) })
 	t.Run("any order of two jobs' deliveries leaves neither without a runner", func(t *testing.T) { anyShuffle(t, open) })

@@ -104,6 +104,10 @@ type Database interface {
 
 	usage.Database
 
+	// LimitQueue returns who has, and who waits for, a place under the limit with a key, and how
+	// long the newest jobs of a rule ran.
+	LimitQueue(ctx context.Context, key, rule string) (router.LimitQueue, error)
+
 	// RunnerVersions returns which versions the runners of the rules have, by rule and version.
 	RunnerVersions(ctx context.Context) ([]router.RuleVersion, error)
 }

@@ -242,6 +242,10 @@ func (b inTurn) Oldest(ctx context.Context, within router.Scope, limit int) ([]r
 	return ask(ctx, b, func(ctx context.Context) ([]router.Job, error) { return b.database.Oldest(ctx, within, limit) })
 }
 
+func (b inTurn) LimitQueue(ctx context.Context, key, rule string) (router.LimitQueue, error) {
+	return ask(ctx, b, func(ctx context.Context) (router.LimitQueue, error) { return b.database.LimitQueue(ctx, key, rule) })
+}
+
 func (b inTurn) RunnerVersions(ctx context.Context) ([]router.RuleVersion, error) {
 	return ask(ctx, b, b.database.RunnerVersions)
 }
