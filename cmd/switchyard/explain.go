@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	nomadapi "github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
@@ -58,7 +59,8 @@ func explainCommand() *cobra.Command {
 		Short: "Show what the rules decide for a job, and why",
 		Long: `Explain decides a job as the server would, and shows where each part of the
 decision comes from and why each earlier rule did not take the job. With --server
-it uses the rules that a running server has in force.
+it uses the rules that a running server has in force, and says how the job would
+stand among those that wait for a place under its limit.
 
 Exit codes: 0, routed; 1, not routed, with the reason; 2, could not tell.`,
 		Example: "  switchyard explain --rules rules.example.yaml --repo acme/web --labels self-hosted,linux,x64",
@@ -146,6 +148,9 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 		if err := writeDecision(stdout, d); err != nil {
 			return err
 		}
+		if q := answer.Queue; q != nil {
+			fmt.Fprintf(stdout, "\nif it came now: %s\nit would start %s\n", router.Printable(q.Standing()), router.Printable(q.Starts(time.Now())))
+		}
 	}
 	switch d.Outcome {
 	case rules.Routed:
@@ -183,7 +188,7 @@ func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.
 func (f *explainFlags) ask(ctx context.Context, job router.Job, run *rules.Run) (answer api.Answer, err error) {
 	q := api.Question{
 		Repo: job.Repo.FullName, Host: job.Repo.Host, Visibility: job.Repo.Visibility, Fork: job.Repo.Fork, Labels: append([]string{}, job.Labels...),
-		Job: job.Name, Workflow: job.Workflow, Branch: job.Branch, Sender: job.Sender, Attempt: job.Attempt, Run: run, All: f.all, Render: f.render != "",
+		Job: job.Name, Workflow: job.Workflow, Branch: job.Branch, Sender: job.Sender, Attempt: job.Attempt, Run: run, All: f.all, Render: f.render != "", Queue: f.format == "text" && f.render == "",
 	}
 	if q.Visibility == "" && !job.Repo.Private {
 		q.Visibility = "public"

@@ -24,8 +24,9 @@ func jobsShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show JOB",
 		Short: "Show everything about a job, and why it waits",
-		Long: `Show prints a job, given by its ID: its state and the reason for it, why Nomad has
-no node for its runner, how the rules decided it, its runners, and its whole
+		Long: `Show prints a job, given by its ID: its state and the reason for it, its place among
+those that wait under its limit and when it will probably start, why Nomad has no
+node for its runner, how the rules decided it, its runners, and its whole
 timeline with the source of each step. With --db it reads a database file instead,
 which a server may be using.
 
@@ -39,7 +40,7 @@ Exit codes: 0, shown; 1, there is no such job; 2, could not tell.`,
 			}
 			return show(cmd, &o, func(ctx context.Context) (api.JobDetail, error) {
 				d, err := get(ctx, &o, fmt.Sprintf("/jobs/%d", id), nil, func(b api.Database) (api.JobDetail, error) {
-					d, _, err := api.ShowJob(ctx, b, id)
+					d, _, err := api.ShowJob(ctx, b, id, time.Now())
 					if errors.Is(err, router.ErrNotFound) {
 						err = &problem.Details{Status: http.StatusNotFound, Detail: fmt.Sprintf("%s has no job %d", o.db, id)}
 					}
@@ -99,6 +100,10 @@ func writeJob(out io.Writer, d api.JobDetail, _ int, now time.Time) error {
 	line("labels", rules.ShowLabels(j.Labels))
 	line("state", string(j.State), " for ", ago(now, since(d)))
 	line("why", j.Reason)
+	if d.Queue != nil {
+		line("queue", d.Queue.Standing())
+		line("starts", d.Queue.Starts(now))
+	}
 	if j.DueAt != nil {
 		line("next", "decided ", due(now, *j.DueAt))
 	}

@@ -195,6 +195,9 @@ type jobView struct {
 	now     time.Time
 }
 
+// Starts says when the job will probably start.
+func (v jobView) Starts() string { return v.Queue.Starts(v.now) }
+
 // Title returns the title of the job's page.
 func (v jobView) Title() string { return router.Printable(v.Job.Name) }
 

@@ -3,6 +3,7 @@ package web
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"switchyard/rules"
@@ -13,7 +14,14 @@ func PlacementRows(d rules.Decision) []rules.Row {
 	rows := d.Rows()
 	row := func(what, value, from string) { rows = append(rows, rules.Row{What: what, Value: value, From: from}) }
 	if l := d.Limit; l != nil {
-		row("limit", fmt.Sprintf("%d running per %s, counted as %s", l.Running, l.Per, l.Key), "rule "+d.Rule)
+		order := ""
+		if l.Order != "" {
+			order = ", order " + l.Order
+		}
+		row("limit", fmt.Sprintf("%d running per %s%s, counted as %s", l.Running, l.Per, order, l.Key), "rule "+d.Rule)
+	}
+	if from := d.From["urgency"]; from != "" {
+		row("urgency", strconv.Itoa(d.Urgency), from)
 	}
 	if d.TimeLimit != 0 {
 		row("time limit", d.TimeLimit.String(), d.From["time_limit"])

@@ -33,6 +33,7 @@ type Question struct {
 
 	All    bool `json:"all,omitempty"`    // trace every rule, also those after the one that took the job
 	Render bool `json:"render,omitempty"` // with the Nomad job
+	Queue  bool `json:"queue,omitempty"`  // with how the job stands among those that wait for a place under its limit
 }
 
 // An Answer is what the rules in force decide for a Question.
@@ -40,6 +41,7 @@ type Answer struct {
 	Decision    router.Decision `json:"decision"`     // as `switchyard explain --format json` prints it
 	NomadJob    json.RawMessage `json:"nomad_job"`    // as `nomad job run -json` takes it, without the claim token; null: none was made
 	NotRendered string          `json:"not_rendered"` // why there is no Nomad job though one was asked for; "" otherwise
+	Queue       *Queue          `json:"queue"`        // how the job stands, or would if it came now, if that was asked for; null: it does not wait for a place under a limit
 }
 
 // Described returns the job that the question describes, on its first try, or why it describes none.
@@ -91,6 +93,11 @@ func (a *API) Explain(ctx context.Context, q Question) (Answer, error) {
 		facts.Run = j.Decision.Run
 	}
 	answer := Answer{Decision: Decide(a.config.App.Rules(), facts, q.All)}
+	if q.Queue {
+		if answer.Queue, err = queueOf(ctx, a.Database, j, &answer.Decision, a.config.Now()); err != nil {
+			return Answer{}, err
+		}
+	}
 	if !q.Render {
 		return answer, nil
 	}

@@ -143,6 +143,7 @@ type JobDetail struct {
 	Job         Job             `json:"job"`
 	Decision    *rules.Decision `json:"decision"`    // by which it goes; null until there is one
 	Explanation *rules.Decision `json:"explanation"` // what the rules in force say, with the trace: made once for all readers; null when it was read from a file
+	Queue       *Queue          `json:"queue"`       // how it stands among those that wait for a place under its limit; null: it does not wait for one
 	Runners     []Runner        `json:"runners"`     // by try
 	Timeline    []Event         `json:"timeline"`    // oldest first
 }
@@ -169,7 +170,7 @@ type Event struct {
 }
 
 // ShowJob answers GET /jobs/{id}, without the explanation.
-func ShowJob(ctx context.Context, database Database, id int64) (JobDetail, router.Job, error) {
+func ShowJob(ctx context.Context, database Database, id int64, now time.Time) (JobDetail, router.Job, error) {
 	j, err := database.Job(ctx, id)
 	if err != nil {
 		return JobDetail{}, j, err
@@ -183,6 +184,9 @@ func ShowJob(ctx context.Context, database Database, id int64) (JobDetail, route
 		return JobDetail{}, j, err
 	}
 	d := JobDetail{Job: JobOf(j), Decision: j.Decision}
+	if d.Queue, err = queueOf(ctx, database, j, j.Decision, now); err != nil {
+		return JobDetail{}, j, err
+	}
 	d.Runners, _ = page(runners, len(runners), runnerOf, nil)
 	d.Timeline, _ = page(events, len(events), func(e router.Event) Event { return Event{e.At, e.Source, e.RunnerID, e.State, e.What} }, nil)
 	return d, j, nil
@@ -204,7 +208,7 @@ func (a *API) showJob(req *http.Request) (any, error) {
 func (a *API) Job(ctx context.Context, id int64) (JobDetail, router.Job, error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
-	d, j, err := ShowJob(ctx, a.Database, id)
+	d, j, err := ShowJob(ctx, a.Database, id, a.config.Now())
 	if err == nil && !auth.Who(ctx).Scope.Has(j.Repo) {
 		err = router.ErrNotFound
 	}
