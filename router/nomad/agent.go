@@ -1,6 +1,7 @@
 package nomad
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,16 +43,16 @@ type ClientConfig struct {
 // ClientConfig asks the agent of a node about its configuration, at the address that the node
 // advertises. It needs node read and agent read. Errors are classified as for Start.
 func (c *Client) ClientConfig(ctx context.Context, node string) (found ClientConfig, err error) {
-	plain := c.plain // NewClient writes to it
-	central, err := api.NewClient(&plain)
-	if err != nil {
-		return found, err
-	}
-	defer central.Close()
 	ask := Call{What: "read the configuration of the node's agent", Capability: AgentRead}
-	agent, err := central.GetNodeClient(node, Scope{}.Read(ctx))
+	n, _, err := c.api.Nodes().Info(node, Scope{}.Read(ctx))
 	if err != nil {
-		return found, ask.Classify(err)
+		return found, Call{What: "read node " + node, Capability: NodeRead}.Classify(err)
+	}
+	// GetNodeClient of package api would ask by the connection to NOMAD_ADDR if that is a socket,
+	// and so the agent there.
+	agent, err := api.NewClient(c.plain.ClientConfig(cmp.Or(c.plain.Region, api.GlobalRegion), n.HTTPAddr, n.TLSEnabled))
+	if err != nil {
+		return found, fmt.Errorf("%s: %w", ask, err)
 	}
 	defer agent.Close()
 	var self struct {

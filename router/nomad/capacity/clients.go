@@ -120,7 +120,7 @@ type clientNeed struct {
 
 // clientNeeds returns what is needed of each node that some rule's runners can be placed on, by ID.
 func (c *Client) clientNeeds(ctx context.Context, set *rules.Set, hosts []*host, details map[string]*detail) map[string]*clientNeed {
-	needs, asks := map[string]*clientNeed{}, &survey{Client: c, regions: map[string]*region{}, asked: map[string]bool{}}
+	needs, asks := map[string]*clientNeed{}, &survey{Client: c, regions: map[string]*region{}, asked: map[string]*allowance{}}
 	var routes []Route
 	for _, e := range set.Examples() {
 		if e.Label == "" {

@@ -2,7 +2,11 @@ package capacity
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +100,34 @@ func TestTheSettingsOfClientsSuitTheirRunners(t *testing.T) {
 	}
 }
 
+// A job reaches Nomad by a socket, behind which is the agent of its own node alone.
+func TestAnotherNodesAgentIsAskedByItsAddress(t *testing.T) {
+	nodes := []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "mac-1", Kernel: "darwin", Arch: "arm64", Cores: 8, MemoryMB: 16 << 10})}
+	agent := httptest.NewServer(nomadsim.Agent(nomadsim.AgentConfig{MaxKillTimeout: "120s"}))
+	t.Cleanup(agent.Close)
+	nodes[0].HTTPAddr = strings.TrimPrefix(agent.URL, "http://")
+	sim := nomadsim.New(nomadsim.Config{Nodes: nodes})
+	t.Cleanup(sim.Close)
+	dir, err := os.MkdirTemp("", "s") // the name of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "api.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Skip(err)
+	}
+	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: sim}}
+	server.Start()
+	t.Cleanup(server.Close)
+	c := newClient(t, &api.Config{Address: "unix://" + socket})
+	faults, unasked, err := c.CheckClients(t.Context(), parseRules(t, runnersOf))
+	if err != nil || len(unasked) > 0 || len(faults) != 1 || faults[0].Setting != DeniedEnvvars {
+		t.Errorf("CheckClients = %q, %v, %v", saidOf(faults), unasked, err)
+	}
+}
+
 // What a real agent says of itself is understood, and so is its refusal.
 func TestTheSettingsOfARealClientAreRead(t *testing.T) {
 	addr, management := nomadtest.WithACLs(t)
@@ -135,4 +167,21 @@ func nodeOf(t *testing.T, admin *api.Client) string {
 		t.Fatalf("%v, %v", nodes, err)
 	}
 	return nodes[0].ID
+}
+
+// Whoever is asked about first, each rule is told that a capability is missing.
+func TestEachRuleIsToldOfAMissingCapability(t *testing.T) {
+	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+	t.Cleanup(sim.Close)
+	c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/jobs" {
+			http.Error(w, "Permission denied", http.StatusForbidden)
+			return
+		}
+		sim.ServeHTTP(w, r)
+	}))
+	found, err := c.CheckRules(t.Context(), parseRules(t, runnersOf))
+	if err != nil || len(found) != 2 || found[0].Code != CannotTell || found[1].Code != CannotTell {
+		t.Errorf("CheckRules = %v, %v, want it for both rules", found, err)
+	}
 }

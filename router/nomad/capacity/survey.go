@@ -74,7 +74,7 @@ type Finding struct {
 // and on each route's namespace submit-job, list-jobs, read-job and, where a job is
 // dispatched, dispatch-job.
 func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) {
-	s := &survey{Client: c, regions: map[string]*region{}, asked: map[string]bool{}}
+	s := &survey{Client: c, regions: map[string]*region{}, asked: map[string]*allowance{}}
 	if _, err := c.nodesIndex(ctx, listNodes("")); err != nil {
 		return nil, err
 	}
@@ -190,8 +190,14 @@ func findings(routes []Route, asks [][]int, problems [][]problem) []Finding {
 type survey struct {
 	*Client
 	mu      sync.Mutex
-	regions map[string]*region // by name
-	asked   map[string]bool    // capabilities, with where
+	regions map[string]*region    // by name
+	asked   map[string]*allowance // by capability, with where
+}
+
+// An allowance is whether the token has a capability somewhere.
+type allowance struct {
+	once sync.Once
+	err  error // it has not
 }
 
 // ask returns the problems of a route, and of all with the same demands.
@@ -378,14 +384,19 @@ func (s *survey) allowed(ctx context.Context, at nomad.Scope, dispatch bool) err
 		}
 		of := nomad.Call{What: "ask for " + c.capability, At: at, Capability: c.capability}
 		s.mu.Lock()
-		before := s.asked[of.String()]
-		s.asked[of.String()] = true
-		s.mu.Unlock()
-		if before {
-			continue
+		known := s.asked[of.String()]
+		if known == nil {
+			known = new(allowance)
+			s.asked[of.String()] = known
 		}
-		if err := c.ask(); nomad.Status(err) == http.StatusForbidden {
-			return of.Classify(err)
+		s.mu.Unlock()
+		known.once.Do(func() {
+			if err := c.ask(); nomad.Status(err) == http.StatusForbidden {
+				known.err = of.Classify(err)
+			}
+		})
+		if known.err != nil {
+			return known.err // to each route: the first may be one that nobody is told about
 		}
 	}
 	return nil
