@@ -160,6 +160,9 @@ func (d *doctor) lookAtNomad(ctx context.Context, e *examination) {
 		return
 	}
 	for _, f := range found {
+		if f.Code == capacity.NoNode && f.Warning {
+			continue // a label that no node has now: the status says when a job asks for it
+		}
 		at := fmt.Sprintf("%s:%d", f.File, f.Line)
 		switch f.Code {
 		case capacity.EmptyPool, capacity.NotAsked:
@@ -167,7 +170,10 @@ func (d *doctor) lookAtNomad(ctx context.Context, e *examination) {
 		case capacity.CannotTell:
 			if says, fix, ok := strings.Cut(f.Message, ": set NOMAD_TOKEN "); ok {
 				fix, _, _ = strings.Cut(fix, " (a job with ")
-				e.add("nomad-token", says, "set NOMAD_TOKEN "+fix)
+				fix = "set NOMAD_TOKEN " + fix
+				if !slices.ContainsFunc(e.Findings, func(have finding) bool { return have.Mend == fix }) { // once for all rules
+					e.add("nomad-token", says, fix)
+				}
 			} else {
 				e.failed("nomad-rules", errors.New(f.Message))
 			}

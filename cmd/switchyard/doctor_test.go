@@ -31,7 +31,7 @@ import (
 
 // doctorRules are the rules of a patient; IMAGE is the registry's address.
 const doctorRules = `version: 1
-labels: { self-hosted: {}, linux: {}, macos: {} }
+labels: { self-hosted: {}, linux: {}, macos: {}, riscv: { constraints: ['${attr.cpu.arch} = riscv64'] } }
 defaults: { max: { cpu: 8000, memory: 32GiB } }
 feedback: { after: 1m, kind: check_run }
 rules:
@@ -247,7 +247,7 @@ func TestADoctorFindsWhatIsWrongAndHowToMendIt(t *testing.T) {
 			}
 		}, []string{`^nomad-release: Nomad is 1.7.7; do: Switchyard needs 1.8 or later`}},
 		"no node read":  {func(p *patient) { p.nomad = refusing("GET", `^/v1/(nodes|agent/members)`) }, []string{`^nomad: list Nomad's servers: .*403: Permission denied; do: set NOMAD_TOKEN to a token that has node \{ policy = "read" \}$`}},
-		"no submit-job": {func(p *patient) { p.nomad = refusing("PUT", `/plan$`) }, []string{`^nomad-token: .*plan a job of .*docker-linux.* 403.*; do: set NOMAD_TOKEN to a token that has submit-job on namespace default$`, `^nomad-token: .*raw-exec-macos.*; do: set NOMAD_TOKEN to a token that has submit-job`}},
+		"no submit-job": {func(p *patient) { p.nomad = refusing("PUT", `/plan$`) }, []string{`^nomad-token: .*plan a job of .* 403.*; do: set NOMAD_TOKEN to a token that has submit-job on namespace default$`}},
 		"no read-job":   {func(p *patient) { p.nomad = refusing("GET", `^/v1/job/`) }, []string{`^nomad-token: .*ask for read-job in namespace default: .*403.*; do: set NOMAD_TOKEN to a token that has read-job on namespace default$`}},
 		"no list-jobs":  {func(p *patient) { p.nomad = refusing("GET", `^/v1/jobs$`) }, []string{`^nomad-token: .*ask for list-jobs in namespace default: .*403.*; do: set NOMAD_TOKEN to a token that has list-jobs on namespace default$`}},
 		"no such namespace": {func(p *patient) {
