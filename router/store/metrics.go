@@ -112,10 +112,10 @@ func (s *Store) NodeDemand(ctx context.Context) ([]router.NodeDemand, error) {
 		}
 	}
 	ofJob, err := s.demanded(ctx, asked, known)
+	s.demands.one = known // so that the next time goes on where this one ended, if it took too long
 	if err != nil {
 		return nil, fmt.Errorf("read what runners ask for: %w", err)
 	}
-	s.demands.one = known
 	type key struct {
 		pool, class string
 		cause       router.Cause
