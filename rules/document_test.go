@@ -113,6 +113,8 @@ type ruleForm struct {
 	Fallback []fallbackForm `yaml:"fallback" min:"1" example:"[{ after: 5m, node_pool: on-demand }]"`
 	// which Actions variable is set while the rule cannot serve its jobs, so that new ones run elsewhere; needs the permission Variables (write)
 	Overflow overflowForm `yaml:"overflow" example:"{ after: 10m, variable: LINUX_RUNNER, to: '\"ubuntu-latest\"', back: '[\"self-hosted\",\"linux\"]' }"`
+	// how many runners are kept that are prepared and wait for a job; one entry, or a list of up to 20
+	Warm warmForm `yaml:"warm" list:"yes" example:"{ idle: 2, max: 6, when: Mon-Fri 07:00-19:00 Asia/Tokyo }"`
 }
 
 // A dispatch: an existing parameterized Nomad job. Short: its ID.
@@ -188,6 +190,18 @@ type fallbackForm struct {
 	Jobspec string `yaml:"jobspec" example:"docker-linux"`
 	//lint:ignore U1000 it is read by reflection
 	placementForm
+}
+
+// A warm: runners that have a node, are prepared, and wait for a job. GitHub knows nothing of them until a job takes them.
+type warmForm struct {
+	// how many wait for a job: from 1 to 1000
+	Idle int `yaml:"idle" required:"yes" min:"1" max:"1000" example:"2"`
+	// no more are started while the rule has so many runners, with and without a job; no bound when left out
+	Max int `yaml:"max" min:"1" max:"1000" example:"6"`
+	// days, hours and a time zone in which they wait; days or hours may be left out, and the zone is UTC if it is; always, when left out
+	When string `yaml:"when" example:"Mon-Fri 07:00-19:00 Asia/Tokyo"`
+	// the labels of the jobs that they are for; those of the plainest job that the rule takes, when left out
+	Labels []string `yaml:"labels" min:"1" example:"[self-hosted, linux, gpu]"`
 }
 
 // An overflow: an Actions variable that workflows read by `runs-on: ${{ fromJSON(vars.NAME) }}` is set while the rule cannot serve its jobs.

@@ -80,7 +80,7 @@ rules:
 			`unknown key "atribute" in constraint; did you mean attribute?`,
 			`unknown key "maximum" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner, max, time_limit`,
 			`unknown key "cpus" in max; did you mean cpu?`,
-			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, urgency, time_limit, rerun, fallback, overflow, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
+			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, urgency, time_limit, rerun, fallback, overflow, warm, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
 			`unknown key "envs" in rule: task; did you mean env?`,
 			`unknown key "groups" in rule: runner; did you mean group?`,
 			`unknown key "wieght" in affinity; did you mean weight?`,
@@ -255,6 +255,30 @@ rules:
 			`unknown key "per" in prices node_pools "gpu"; it takes cpu_hour, gib_hour, device_hour`,
 			`prices node_classes must be a mapping, not a list`}},
 		{"a currency that is no word", "version: 1\nprices: { currency: §'€ 5' }\n" + rest, []string{`prices currency "€ 5" is not a word of at most 16 letters`}},
+		{"warm runners", `version: 1
+rules:
+  - { name: a, jobspec: j, warm: §{ when: §Mon-Fry } }
+  - { name: b, jobspec: j, warm: { idle: §0, max: §1001, when: §"Mon 7:00-19:00" } }
+  - { name: c, jobspec: j, warm: [ { idle: 3, max: §2, when: §Tokyo }, { idle: 1, when: §"Mon 07:00-07:00", labels: §[] } ] }
+  - { name: d, jobspec: j, warm: { idle: 1, when: §"07:00-19:00 Asia/Tokio" } }
+  - { name: e, jobspec: j, warm: §[] }
+  - { name: f, deny: no, warm: §{ idle: 1 } }
+  - { name: g, dispatch: x, warm: §{ idle: 1 } }
+`, []string{
+			`warm needs idle, how many runners wait for a job, as in { idle: 2, max: 6, when: "Mon-Fri 07:00-19:00 Asia/Tokyo" }`,
+			`warm when: "Mon-Fry" are not days: write them as Mon-Fri or Sat,Sun`,
+			`warm idle: 0 is not between 1 and 1000`,
+			`warm max: 1001 is not between 1 and 1000`,
+			`warm when: "7:00-19:00" are not hours: write them as 07:00-19:00, or 22:00-06:00 over midnight`,
+			`warm max 2 is less than idle 3`,
+			`warm when: "Tokyo" is not a schedule: write days, hours and a time zone, as Mon-Fri 07:00-19:00 Asia/Tokyo; days or hours may be left out, and the zone is UTC if it is`,
+			`warm when: "07:00-07:00" begin and end at the same time: leave the hours out for the whole day`,
+			`warm labels must list 1 to 100 labels`,
+			`warm when: "Asia/Tokio" is not a time zone: write one as Europe/Berlin or UTC`,
+			`warm must list 1 to 20 entries`,
+			`a rule that denies places nothing: warm has no effect`,
+			`a dispatched Nomad job runs as it is: warm has no effect`,
+		}},
 		{"overflows", `version: 1
 rules:
   - { name: a, jobspec: j, overflow: { after: §30s, variable: §GITHUB_RUNNER, scope: §repo, to: §ubuntu-latest, back: §'["linux",5]' } }

@@ -15,6 +15,7 @@ type Jobspec struct {
 	Driver      string       // of the runner task; "" when not known
 	Constraints []Constraint // of the job, its group and its task
 	NoClaim     bool         // nothing in it fetches the claim: its runner brings its own registration
+	NoWait      bool         // its runner does not wait at the claim for a job
 }
 
 // A lintCode is one kind of finding; the README's table lists them.
@@ -50,6 +51,7 @@ var lintCodes = []lintCode{
 	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
 	{"fallback-no-change", true, "a fallback that asks for the same as before", "change something in it, such as `node_pool`"},
 	{"overflow-to-itself", true, "an `overflow` whose `to` are labels of a job that the same rule takes", "write labels of other runners, such as `'\"ubuntu-latest\"'`"},
+	{"warm-unused", true, "`warm` for jobs that the rule does not take, with a jobspec that does not wait at the claim, or with another registration than `jit`: no job gets such a runner", "correct its `labels`, name another jobspec, or leave `warm` out"},
 	{"no-group", true, "a rule that takes jobs without labels, as `runs-on: { group: … }` makes them, and names no runner group", "add `runner: { scope: organization, group: NAME }`, or ask for a label"},
 	{"costly-pattern", true, "patterns that make deciding a job with many long labels take more than 50 ms, which makes it unroutable", "shorten what the pattern repeats, or ask for a label before it"},
 	{"not-checked", true, "a file that takes too long to check, with what was not checked", "simplify its conditions, or check its parts one by one"},

@@ -244,6 +244,10 @@ func (l *placementCheck) claims() {
 				l.add("claim-unused", at, ru.name,
 					"registration is own, and the jobspec %s fetches the claim: leave registration out, or name a jobspec whose runner brings its own registration", words.Quote(name))
 			}
+			if len(ru.warm) > 0 && at == ru.jobspecAt && l.jobspecs[k].NoWait {
+				l.add("warm-unused", ru.warm[0].at, ru.name,
+					"warm has no effect: the jobspec %s does not wait at the claim for a job; have it wait as docker-linux does, or leave warm out", words.Quote(name))
+			}
 			if ru.rerun != nil && l.jobspecs[k].NoClaim {
 				l.add("rerun-unused", ru.rerunAt, ru.name,
 					"rerun has no effect on jobs that the jobspec %s runs: its runner brings its own registration, and may have any name on GitHub; leave rerun out, or fetch the claim", words.Quote(name))

@@ -37,6 +37,11 @@ func (l *ruleCheck) check(i int) {
 		l.bare(i)
 		l.publicToken(i)
 		l.overflow(i)
+		for n := range ru.warm {
+			if _, why := l.warm(i, l.shown[i], &ru.warm[n]); why != "" {
+				l.add("warm-unused", ru.warm[n].at, ru.name, "warm has no effect: %s", why)
+			}
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ var someJobspecs = []Jobspec{
 	{Name: "docker-linux", Driver: "docker", Constraints: []Constraint{{Attribute: "${attr.kernel.name}", Operator: "=", Value: "linux"}}},
 	{Name: "raw-exec-macos", Driver: "raw_exec", Constraints: []Constraint{{Attribute: "${attr.kernel.name}", Operator: "=", Value: "darwin"}}},
 	{Name: "mine"},
-	{Name: "bring", NoClaim: true},
+	{Name: "bring", NoClaim: true, NoWait: true},
 }
 
 // Labels and a rule for what the case is not about. The compound gives jobs a
@@ -84,6 +84,8 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"a jobspec without the claim", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: ‹no-claim›§bring }\n" + lintRules[7:], `the jobspec "bring" does not fetch the claim`},
 		{"one in a fallback", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [{ after: 1m, jobspec: ‹no-claim›§bring }] }\n", `write runner: { registration: own } if this is intended`},
 		{"one whose defaults speak of others", lintLabels + "defaults: { runner: { registration: token } }\nrules:\n  - { name: open, if: not repo.private, deny: no }\n  - { name: linux, if: has(\"linux\"), jobspec: ‹no-claim›§bring }\n" + lintRules[7:], "its runner brings its own registration"},
+		{"warm runners for other jobs", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: mine, warm: [{ idle: 1 }, ‹warm-unused›§{ idle: 1, labels: [self-hosted] }] }\n" + lintRules[7:], `warm has no effect: rule linux does not take a job with the labels "self-hosted"`},
+		{"warm runners of a jobspec that does not wait", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: bring, runner: { registration: jit }, warm: ‹warm-unused›§{ idle: 1 } }\n" + lintRules[7:], `warm has no effect: the jobspec "bring" does not wait at the claim`},
 		{"a rerun that is not used", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: bring, runner: { registration: own }, rerun: ‹rerun-unused›§{ when: [drained] } }\n" + lintRules[7:], `rerun has no effect on jobs that the jobspec "bring" runs`},
 		{"an urgency of jobs that do not wait by it", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, limit: { running: 2 }, urgency: ‹urgency-unused›§10 }\n" + lintRules[7:], `jobs of rule linux do not wait by urgency`},
 		{"an own registration that is not used", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: ‹claim-unused›§docker-linux, runner: { registration: own } }\n" + lintRules[7:], `the jobspec "docker-linux" fetches the claim`},

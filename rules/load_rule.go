@@ -101,7 +101,7 @@ func metaText(v any) (string, error) {
 }
 
 // ruleKeys are the keys of a rule besides those of a placement.
-var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "urgency", "time_limit", "rerun", "fallback", "overflow"}
+var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "urgency", "time_limit", "rerun", "fallback", "overflow", "warm"}
 
 // rule reads a rule, as far as it has no fault.
 func (r *ruleReader) rule(n ast.Node) (ru rule) {
@@ -134,7 +134,7 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 	}
 	if v, ok := f["deny"]; ok {
 		ru.deny = words.OneLine(strings.TrimSpace(literal(&r.valueReader, v, "deny", anyText).literal))
-		for _, k := range presentKeys(f, append([]string{"max", "limit", "urgency", "time_limit", "rerun", "fallback", "overflow"}, placementKeys...)...) {
+		for _, k := range presentKeys(f, append([]string{"max", "limit", "urgency", "time_limit", "rerun", "fallback", "overflow", "warm"}, placementKeys...)...) {
 			r.Fault(f[k], "a rule that denies places nothing: %s has no effect", k)
 		}
 	}
@@ -144,7 +144,7 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 	}
 	if v, ok := f["dispatch"]; ok {
 		r.dispatch(v, &ru)
-		for _, k := range presentKeys(f, append([]string{"max", "rerun", "fallback"}, placementKeys...)...) {
+		for _, k := range presentKeys(f, append([]string{"max", "rerun", "fallback", "warm"}, placementKeys...)...) {
 			if !slices.ContainsFunc(placementFields, func(f *field) bool { return f.key == k && f.dispatched }) {
 				r.Fault(f[k], "a dispatched Nomad job runs as it is: %s has no effect", k)
 			}
@@ -167,6 +167,9 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 	}
 	if v, ok := f["overflow"]; ok {
 		ru.overflow = r.overflow(v)
+	}
+	if v, ok := f["warm"]; ok {
+		ru.warm = r.warm(v)
 	}
 	return ru
 }

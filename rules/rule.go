@@ -24,6 +24,7 @@ type rule struct {
 	rerun    *Rerun
 	fallback []fallback
 	overflow *overflowSpec // nil: none
+	warm     []warmSpec
 
 	timeLimit time.Duration // 0: that of the defaults
 	jobspecAt cond.Spot

@@ -202,6 +202,9 @@ func (w *schemaWriter) value(t reflect.Type, tag reflect.StructTag) object {
 			n["items"], n["minItems"] = contains["items"], contains["minItems"]
 			return n
 		}
+		if tag.Get("list") != "" {
+			return object{"anyOf": []object{w.reference(t, false), {"type": "array", "items": w.reference(t, false), "minItems": 1}}}
+		}
 		return w.reference(t, true)
 	}
 	w.t.Fatalf("no schema for %s", t)
@@ -343,6 +346,7 @@ rules:
     limit: { `+qqq+` }
     fallback: [{ `+qqq+` }]
     overflow: { `+qqq+` }
+    warm: { `+qqq+` }
 tests:
   - `+qqq+`
     repo: { `+qqq+` }
@@ -366,7 +370,7 @@ tests:
 		"a rule": {reflect.TypeFor[ruleForm]()}, "constraint": {reflect.TypeFor[constraintForm]()}, "affinity": {reflect.TypeFor[affinityForm]()},
 		"device": {reflect.TypeFor[deviceForm]()}, "rule: resources": {reflect.TypeFor[resourcesForm]()}, "rule: task": {reflect.TypeFor[taskForm]()},
 		"rule: runner": {reflect.TypeFor[runnerForm]()}, "limit": {reflect.TypeFor[limitForm](), reflect.TypeFor[expectLimitForm]()},
-		"a fallback": {reflect.TypeFor[fallbackForm]()}, "overflow": {reflect.TypeFor[overflowForm]()}, "a test": {reflect.TypeFor[testForm]()}, "repo": {reflect.TypeFor[testRepoForm]()},
+		"a fallback": {reflect.TypeFor[fallbackForm]()}, "overflow": {reflect.TypeFor[overflowForm]()}, "warm": {reflect.TypeFor[warmForm]()}, "a test": {reflect.TypeFor[testForm]()}, "repo": {reflect.TypeFor[testRepoForm]()},
 		"job": {reflect.TypeFor[testJobForm]()}, "run": {reflect.TypeFor[testRunForm]()}, "expect": {reflect.TypeFor[expectForm]()},
 		"constraints": {reflect.TypeFor[listForm[constraintForm]]()}, "resources": {reflect.TypeFor[expectResourcesForm]()},
 		"task": {reflect.TypeFor[taskForm]()}, "runner": {reflect.TypeFor[expectRunnerForm]()}, "fallback": {reflect.TypeFor[expectFallbackForm]()},
@@ -446,6 +450,7 @@ func TestTheSchemaRefusesFilesThatDoNotLoad(t *testing.T) {
 		{"an unknown registration of a runner", head + rule + "runner: { registration: pat } }"},
 		{"a time limit that is a number", head + rule + "time_limit: 6 }"},
 		{"a time limit of a fallback", head + rule + "fallback: [{ after: 5m, time_limit: 6h }] }"},
+		{"warm runners without a number", head + rule + "warm: { when: Mon-Fri } }"},
 		{"an overflow without a value", head + rule + "overflow: { after: 10m, variable: RUNNER, back: '\"linux\"' } }"},
 		{"an overflow by a variable with a dash", head + rule + "overflow: { after: 10m, variable: LINUX-RUNNER, to: '\"ubuntu-latest\"', back: '\"linux\"' } }"},
 		{"an overflow to what is no JSON", head + rule + "overflow: { after: 10m, variable: RUNNER, to: ubuntu-latest, back: '\"linux\"' } }"},
