@@ -14,38 +14,45 @@ import (
 // the claim, in an artifact, a template, its environment or a script.
 const claimMeta = "NOMAD_META_SWITCHYARD_CLAIM_"
 
+// warmMeta is the name under which a task finds whether it is to wait at the claim for a job.
+const warmMeta = "NOMAD_META_SWITCHYARD_WARM"
+
 // Claims reports whether a Nomad job, as JSON, uses the claim's URL or token anywhere in
 // its groups except in comments. An image that claims by itself is not noticed.
-func Claims(job []byte) bool {
+func Claims(job []byte) bool { return uses(job, claimMeta) }
+
+// uses reports whether a Nomad job, as JSON, uses a name anywhere in its groups except in comments.
+func uses(job []byte, name string) bool {
 	var j struct{ TaskGroups any }
-	return json.Unmarshal(job, &j) == nil && claimsIn(j.TaskGroups)
+	return json.Unmarshal(job, &j) == nil && usesIn(j.TaskGroups, name)
 }
 
-func claimsIn(v any) bool {
+func usesIn(v any, name string) bool {
+	in := func(v any) bool { return usesIn(v, name) }
 	switch v := v.(type) {
 	case string:
-		return claimsText(v)
+		return usesText(v, name)
 	case []any:
-		return slices.ContainsFunc(v, claimsIn)
+		return slices.ContainsFunc(v, in)
 	case map[string]any:
-		return slices.ContainsFunc(slices.Collect(maps.Values(v)), claimsIn)
+		return slices.ContainsFunc(slices.Collect(maps.Values(v)), in)
 	}
 	return false
 }
 
-// claimsText leaves out the lines that are comments of a script.
-func claimsText(s string) bool {
+// usesText leaves out the lines that are comments of a script.
+func usesText(s, name string) bool {
 	for line := range strings.Lines(s) {
 		comment := strings.HasPrefix(strings.TrimSpace(line), "#")
-		if !comment && strings.Contains(line, claimMeta) {
+		if !comment && strings.Contains(line, name) {
 			return true
 		}
 	}
 	return false
 }
 
-// claimsHCL is Claims for a jobspec that Nomad has not read.
-func claimsHCL(src []byte) bool {
+// usesHCL is uses for a jobspec that Nomad has not read.
+func usesHCL(src []byte, name string) bool {
 	tokens, _ := hclsyntax.LexConfig(src, "", hcl.InitialPos) // its faults are load's
 	var text strings.Builder
 	for _, t := range tokens {
@@ -55,5 +62,5 @@ func claimsHCL(src []byte) bool {
 		}
 		text.Write(t.Bytes)
 	}
-	return claimsText(text.String())
+	return usesText(text.String(), name)
 }

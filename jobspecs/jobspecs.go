@@ -53,6 +53,7 @@ type Jobspec struct {
 	Source []byte // the file: HCL, or Nomad JSON
 	Hash   string // hex SHA-256 of Source
 	Parsed []byte // JSON of the job as /v1/jobs/parse answers it; nil: HCL that a Nomad must parse
+	Waits  bool   // it asks whether it is to wait at the claim for a job
 	Claims bool   // it uses the claim's URL or token; false: its runners bring their own registration
 }
 
@@ -165,7 +166,7 @@ func (s *Set) loadBuiltin() error {
 			return err
 		}
 		spec := newJobspec(name, builtinPath+e.Name(), src)
-		spec.Claims = claimsHCL(src)
+		spec.Claims, spec.Waits = usesHCL(src, claimMeta), usesHCL(src, warmMeta)
 		raw, err := builtin.ReadFile(name + parsedSuffix)
 		if err != nil {
 			return err
@@ -189,11 +190,11 @@ func load(name, path string, isHCL bool) (Jobspec, error) {
 	}
 	spec := newJobspec(name, path, src)
 	if isHCL {
-		spec.Claims = claimsHCL(src)
+		spec.Claims, spec.Waits = usesHCL(src, claimMeta), usesHCL(src, warmMeta)
 		return spec, checkHCL(path, src)
 	}
 	spec.Parsed, err = parseJSON(path, src)
-	spec.Claims = Claims(spec.Parsed)
+	spec.Claims, spec.Waits = Claims(spec.Parsed), uses(spec.Parsed, warmMeta)
 	return spec, err
 }
 
