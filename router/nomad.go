@@ -53,10 +53,18 @@ type Nomad interface {
 	// jobspec. It makes no request. Safe for concurrent use.
 	Claims(p Placement) bool
 
+	// Waits returns what identifies the text of a placement's jobspec, and whether its runners
+	// can wait at the claim for a job. It makes no request. Safe for concurrent use.
+	Waits(p Placement) (jobspec string, ok bool)
+
 	// ClaimOf returns the claim URL and token that Start put into the meta of a runner's
 	// Nomad job, "" for those that are missing, and whether its runner brings its own
 	// registration; ErrNotFound when the job is gone. Safe for concurrent use.
 	ClaimOf(ctx context.Context, j NomadJob) (url string, token Secret, own bool, err error)
+
+	// Suits returns those of the nodes, by name, that could run a runner of a rule's placement if
+	// nothing else ran there. Of many it may leave some out. Safe for concurrent use.
+	Suits(ctx context.Context, rule string, p Placement, nodes []string) ([]string, error)
 
 	// Unplaced returns why Nomad has no node for a runner, or that it has not evaluated
 	// the runner yet; nil when the runner has a node, or does not wait for one. Safe for
@@ -91,6 +99,7 @@ type StartRequest struct {
 	Placement  Placement
 	ClaimURL   string
 	ClaimToken Secret
+	Warm       bool // it waits at the claim; there is no Job yet
 }
 
 // Started says what Nomad has for a StartRequest.
@@ -107,7 +116,7 @@ type Started struct {
 type NomadJob struct {
 	ID       string
 	At       NomadAt
-	RunnerID string // from its ID, or that of its dispatch; never ""
+	RunnerID string // from its ID, or that of its dispatch; never ""; of a warm runner, even once a job took it, its ID
 	Status   string // pending, running or dead
 	Stopped  bool   // somebody stopped it
 	Waiting  bool   // pending, and an allocation waits for a node
@@ -166,6 +175,7 @@ type Allocation struct {
 	Node     string // its name
 	NodeID   string
 	NodeAddr string    // its IP address, as Nomad knows it; "" when it does not say
+	NodeOut  string    // why Nomad places nothing more on it: draining, ineligible, or its status; "": it does, or does not say
 	Created  time.Time // of Nomad's clock
 }
 

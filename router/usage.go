@@ -59,13 +59,15 @@ type Asked struct {
 
 // AskedBy returns what the runner of a job reserves by its decision.
 func AskedBy(j Job) *Asked {
-	a := &Asked{Unsized: true}
 	if j.Decision == nil {
-		a.Labels = SeenLabels(j.Labels)
-		return a
+		return &Asked{Unsized: true, Labels: SeenLabels(j.Labels)}
 	}
-	a.Labels = j.Decision.Labels
-	p := j.Placement(j.Decision)
+	return AskedOf(j.Placement(j.Decision), j.Decision.Labels)
+}
+
+// AskedOf returns what the runner of a job with a placement, and with these labels, reserves.
+func AskedOf(p Placement, labels []string) *Asked {
+	a := &Asked{Labels: labels}
 	a.Own = p.Runner.Registration == "own"
 	a.NodePool, a.MemoryMB, a.MilliCPU = p.NodePool, int64(p.Resources.MemoryMB), int64(p.Resources.CPU)
 	if p.Resources.Cores > 0 {

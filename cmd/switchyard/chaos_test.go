@@ -10,6 +10,7 @@ import (
 	"maps"
 	mathrand "math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,7 +40,10 @@ type chaos struct {
 	*routertest.World
 	seed  uint64
 	poll  bool         // deliveries are read in place of being received
+	warm  bool         // rules keep warm runners, and the router is killed now and then
 	ahead atomic.Int64 // by how much the router's clock is
+
+	killing sync.Mutex
 }
 
 // now is what the router's clock shows. Its differences are those of what it shows.
@@ -113,18 +117,22 @@ func chaosFleet() []*api.Node {
 
 // Whatever goes wrong, each job is served once or cancelled, and nothing is
 // left over. The clock is not real: half an hour of trouble takes a while of computing.
-func TestChaos(t *testing.T) { testChaos(t, *chaosPoll, *chaosJobs) }
+func TestChaos(t *testing.T) { testChaos(t, &chaos{poll: *chaosPoll}, *chaosJobs) }
 
 // Nor if no delivery arrives.
-func TestChaosWithoutAWebhook(t *testing.T) { testChaos(t, true, min(*chaosJobs, 100)) }
+func TestChaosWithoutAWebhook(t *testing.T) { testChaos(t, &chaos{poll: true}, min(*chaosJobs, 100)) }
 
-func testChaos(t *testing.T, poll bool, jobs int) {
+// Nor if warm runners wait, and the router is killed: none has two jobs, and none is left.
+func TestChaosWithWarmRunners(t *testing.T) {
+	testChaos(t, &chaos{poll: *chaosPoll, warm: true}, min(*chaosJobs, 100))
+}
+
+func testChaos(t *testing.T, c *chaos, jobs int) {
 	t.Parallel()
-	c := &chaos{seed: *chaosSeed, poll: poll}
-	if c.seed == 0 {
+	if c.seed = *chaosSeed; c.seed == 0 {
 		c.seed = mathrand.Uint64()
 	}
-	t.Logf("%d jobs, seed %d: go test ./cmd/switchyard -run 'TestChaos$' -chaos.seed %[2]d -chaos.jobs %[1]d -chaos.poll=%[3]t", jobs, c.seed, poll)
+	t.Logf("%d jobs, seed %d: go test ./cmd/switchyard -run '%[4]s$' -chaos.seed %[2]d -chaos.jobs %[1]d -chaos.poll=%[3]t", jobs, c.seed, c.poll, t.Name())
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	must(t, err)
 	began := time.Now()
@@ -138,10 +146,21 @@ func (c *chaos) run(t *testing.T, jobs int, key *rsa.PrivateKey) {
 	if c.poll {
 		world.New = wired(appParts{polls: []intake.Poll{{Hook: router.Hook{Kind: router.HookApp}}}})
 	}
-	c.World = limited(t, chaosRules, key, world)
+	text := chaosRules
+	if c.warm {
+		text = warmer.Replace(text)
+	}
+	c.World = limited(t, text, key, world)
 	c.Deliveries(!c.poll)
-	c.Start(func(sc *server.Config) { sc.Now = c.now })
-	hub, sim, st := c.GitHub, c.Nomad, c.Store
+	start := func() {
+		c.Start(func(sc *server.Config) {
+			if sc.Now = c.now; c.warm {
+				sc.Grace = time.Millisecond
+			}
+		})
+	}
+	start()
+	hub, sim := c.GitHub, c.Nomad
 
 	var owners []string
 	for i := range 10 {
@@ -178,8 +197,17 @@ func (c *chaos) run(t *testing.T, jobs int, key *rsa.PrivateKey) {
 			}
 		}
 	})
+	random := mathrand.New(mathrand.NewPCG(c.seed, 2))
+	for kills := 0; c.warm && kills < 6; kills++ {
+		at(time.Duration(random.Int64N(int64(arrivals))), func() {
+			c.killing.Lock()
+			defer c.killing.Unlock()
+			c.Stop()
+			start()
+		})
+	}
 	sets := labelSets()
-	random := mathrand.New(mathrand.NewPCG(c.seed, 1))
+	random = mathrand.New(mathrand.NewPCG(c.seed, 1))
 	for i := range jobs {
 		owner := owners[random.IntN(len(owners))]
 		spec := githubsim.JobSpec{
@@ -205,6 +233,17 @@ func (c *chaos) run(t *testing.T, jobs int, key *rsa.PrivateKey) {
 	trouble.Wait()
 
 	var open []string
+	for range 4 * 60 { // warm runners stay as long as the rules keep them
+		open = slices.DeleteFunc(c.unfinished(t, ctx, hub, c.Store), func(o string) bool { return strings.HasPrefix(o, "Nomad job "+router.WarmPrefix) })
+		if len(open) == 0 {
+			break
+		}
+		time.Sleep(time.Minute)
+	}
+	if c.warm {
+		c.App.Reload(routertest.Parse(t, chaosRules), router.RulesVersion{Hash: "no warm runners"})
+	}
+	st := c.Store
 	for range 4 * 60 {
 		open = c.unfinished(t, ctx, hub, st)
 		if len(open) == 0 {
@@ -216,6 +255,39 @@ func (c *chaos) run(t *testing.T, jobs int, key *rsa.PrivateKey) {
 		t.Errorf("after %s: %s", time.Since(c.began(hub)), o)
 	}
 	c.verdict(t, hub, st)
+	if c.warm {
+		c.warmVerdict(t)
+	}
+}
+
+// warmer adds warm runners to chaosRules.
+var warmer = strings.NewReplacer(
+	"    limit: { running: 12, per: owner }\n", "    limit: { running: 12, per: owner }\n    warm: [{ idle: 2, labels: [self-hosted, macos, arm64] }, { idle: 1, labels: [self-hosted, macos, x64] }]\n",
+	"    runner: { scope: organization }\n", "    runner: { scope: organization }\n    warm: { idle: 3, max: 30 }\n",
+)
+
+// warmVerdict checks that no warm runner was that of two jobs.
+func (c *chaos) warmVerdict(t *testing.T) {
+	of, taken := map[string]string{}, 0
+	for _, j := range c.GitHub.Jobs() {
+		for _, r := range c.Runners(j.ID) {
+			if !router.IsWarm(r.NomadJob) {
+				continue
+			}
+			if other := of[r.NomadJob]; other != "" {
+				t.Errorf("runners %s and %s are both the warm runner %s", other, r.ID, r.NomadJob)
+			}
+			of[r.NomadJob] = r.ID
+			taken++
+		}
+	}
+	if taken == 0 {
+		t.Error("no job had a warm runner")
+	}
+	if all, err := c.Store.WarmRunners(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("the database has the warm runners %+v, %v", all, err)
+	}
+	t.Logf("%d runners were warm", taken)
 }
 
 func (c *chaos) began(hub *githubsim.Server) time.Time { return hub.Jobs()[0].CreatedAt }

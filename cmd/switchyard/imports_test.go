@@ -27,10 +27,11 @@ var mayImport = map[string][]string{
 	"switchyard/router/feedback":  {"router", "router/decide", "router/intake", "router/telemetry", "rules"},
 	"switchyard/router/overflow":  {"router", "router/decide", "router/telemetry", "rules"},
 	"switchyard/router/rerun":     {"router", "router/telemetry"},
+	"switchyard/router/warm":      {"router", "router/decide", "router/telemetry", "rules"},
 	"switchyard/router/operate":   {"router", "router/runners", "router/telemetry"},
 	"switchyard/router/server": {
 		"router", "router/claim", "router/decide", "router/dispatch", "router/feedback", "router/health", "router/intake", "router/operate", "router/overflow",
-		"router/rerun", "router/runners", "router/telemetry", "rules",
+		"router/rerun", "router/runners", "router/telemetry", "router/warm", "rules",
 	},
 
 	"switchyard/router/health":   {"router", "router/telemetry"},

@@ -75,6 +75,16 @@ type Store interface {
 	Lost(ctx context.Context, r router.Runner, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
 
 	Runner(ctx context.Context, id string) (router.Runner, error)
+
+	// WarmOf returns the warm runner whose claim token has this hash.
+	WarmOf(ctx context.Context, tokenHash [32]byte) (router.WarmRunner, error)
+
+	// WarmReady records that a warm runner waits at the claim. It does nothing to one that a job
+	// has taken, or that was stopped.
+	WarmReady(ctx context.Context, id string, now time.Time) error
+
+	// NoLongerWarm returns those of the warm runners that are not WarmReady, or that are Doubted.
+	NoLongerWarm(ctx context.Context, ids []string) ([]string, error)
 }
 
 // A Handler answers claims. It is made by New and safe for concurrent use; its exported
@@ -98,17 +108,23 @@ type Handler struct {
 	Due      router.Hint     // given when a job may be due
 	Leftover *router.JobHint // given jobs whose runners may be left over
 
+	WarmChanged router.Hint     // given when a warm runner has come to the claim
+	Stopping    <-chan struct{} // closed when the process is to end: no claim waits then
+	MaxWaiting  int             // claims of warm runners that wait here at once
+
 	FromNode bool          // a claim must come from the address that Nomad knows of the runner's node
 	Doubt    time.Duration // how long a runner that may have a job has to show itself
 
 	refusals    refusals
 	lostAnswers lostAnswers
+	waiters     waiters
 	patient     chan struct{} // size maxPatient; claims that wait for their token to become known
 }
 
 // New returns a Handler whose exported fields are those of h.
 func New(h *Handler) *Handler {
 	h.patient = make(chan struct{}, maxPatient)
+	h.waiters.look = router.NewHint()
 	return h
 }
 
@@ -116,7 +132,8 @@ func New(h *Handler) *Handler {
 // for one answer: 200 with the runner's configuration; 200 with an empty body when no job
 // needs the runner, any number of times, as nothing is given away; 401 for an unknown
 // token; 410 for a used one; and 5xx when GitHub or the database fails. A 5xx fails the
-// allocation, and the job is then retried with a new runner.
+// allocation, and the job is then retried with a new runner. A warm runner waits here for its
+// job if the request has the query wait: see warm.
 //
 // Before the token is spent Nomad must say that the runner is starting: 403 if it is not,
 // 503 if Nomad cannot say. Then GitHub is asked whether the runner's job is still queued. A
@@ -131,6 +148,16 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	}
 	h.awaitToken(req.Context(), router.Secret(token).Hash())
 	meant, gone, err := h.checkOnce(req.Context(), router.Secret(token).Hash(), req.RemoteAddr)
+	if errors.Is(err, router.ErrNotFound) {
+		answered, warmErr := h.warm(rw, req, router.Secret(token).Hash())
+		if answered {
+			return
+		}
+		if err = warmErr; err == nil { // a job may have it now
+			began = h.Now()
+			meant, gone, err = h.checkOnce(req.Context(), router.Secret(token).Hash(), req.RemoteAddr)
+		}
+	}
 	defer func() { // after the claim: the runner is not left over before
 		for _, id := range gone {
 			h.Leftover.Of(id)

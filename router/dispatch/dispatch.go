@@ -79,6 +79,11 @@ type Store interface {
 	// Lost for CauseVersion, it is an *OutdatedError.
 	Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error
 
+	// TakeWarm gives a job a warm runner of its rule and of this WarmFit, if there is one, as
+	// the runner r, and records all that Prepare and Dispatched do: in one change, so that
+	// no two jobs get one runner. The zero WarmRunner is none. Its errors are those of Prepare.
+	TakeWarm(ctx context.Context, r router.Runner, fit string, d *router.Decision, now time.Time) (router.WarmRunner, error)
+
 	// HoldOutdated makes a job that is still Queued or Retrying Held, without a place under a
 	// limit, until Reconsider.
 	HoldOutdated(ctx context.Context, jobID int64, reason string, d *router.Decision, now time.Time) error
@@ -134,6 +139,8 @@ type Dispatcher struct {
 	Limits   router.Hint     // received: limits may have changed
 	NewRules router.Hint     // received: the rules have changed
 	Compare  router.TimeHint // given: when to compare the database with Nomad
+
+	WarmTaken func() // a warm runner was taken
 
 	PublicURL string        // where runners claim
 	Senders   int           // Nomad jobs registered at the same time
@@ -369,10 +376,17 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 		return di.retry(ctx, j.ID, githubCause(err), later.At, reason, d)
 	}
 	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version()}
-	token := di.tokens.take(r.ID)
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	err := di.Store.Prepare(storeCtx, r, token.Hash(), di.Now())
+	taken, err := di.takeWarm(storeCtx, j, r, d)
+	if taken {
+		return nil
+	}
+	token := router.Secret("")
+	if err == nil {
+		token = di.tokens.take(r.ID)
+		err = di.Store.Prepare(storeCtx, r, token.Hash(), di.Now())
+	}
 	if errors.Is(err, router.ErrNotWaiting) {
 		return nil // it was cancelled, or another runner took it
 	}

@@ -49,3 +49,9 @@ func (c *Client) Claims(p router.Placement) bool {
 	spec, known := c.jobspecs.Load().Get(p.Jobspec)
 	return !known || spec.Claims
 }
+
+// Waits implements router.Nomad.
+func (c *Client) Waits(p router.Placement) (jobspec string, ok bool) {
+	spec, known := c.jobspecs.Load().Get(p.Jobspec)
+	return spec.Hash, known && spec.Waits && p.Dispatch == ""
+}

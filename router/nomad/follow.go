@@ -38,12 +38,15 @@ const (
 
 // ours finds the Nomad jobs of runners in a listing, dispatched ones included;
 // runnerOf is more exact.
-const ours = `ID matches "(^|/dispatch-)gha-[0-9]"`
+const ours = `ID matches "(^|/dispatch-)gha-([0-9]|warm-)"`
 
 // runnerOf returns the ID of the runner that a Nomad job belongs to: the job's own ID,
 // or what a dispatch was named after, as in "parent/dispatch-gha-1-1-1700000000-0123abcd";
-// "" when it is not one of ours.
+// "" when it is not one of ours. That of a warm runner's job is the job's.
 func runnerOf(id string) string {
+	if router.IsWarm(id) {
+		return id
+	}
 	if _, child, ok := strings.Cut(id, "/dispatch-"); ok {
 		parts := strings.Split(child, "-")
 		if len(parts) != 5 {
@@ -583,6 +586,14 @@ func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Alloca
 	switch Status(err) {
 	case http.StatusOK:
 		a.NodeAddr = node.Attributes["unique.network.ip-address"]
+		switch {
+		case node.Status != api.NodeStatusReady:
+			a.NodeOut = node.Status
+		case node.Drain || node.DrainStrategy != nil:
+			a.NodeOut = "draining"
+		case node.SchedulingEligibility == api.NodeSchedulingIneligible:
+			a.NodeOut = "ineligible"
+		}
 	case http.StatusForbidden, http.StatusNotFound: // the token may not read it, or it is gone
 	default:
 		return router.Allocation{}, Call{What: "read node " + newest.NodeName, Capability: NodeRead}.Classify(err)

@@ -16,6 +16,7 @@ const (
 	MetaClaimURL     = "SWITCHYARD_CLAIM_URL"
 	MetaClaimToken   = "SWITCHYARD_CLAIM_TOKEN"
 	metaRegistration = "SWITCHYARD_REGISTRATION" // jit or token: what the claim's answer is
+	metaWarm         = "SWITCHYARD_WARM"         // "true": the runner waits at the claim for a job; else ""
 	metaRule         = "SWITCHYARD_RULE"
 	metaRunnerName   = "RUNNER_NAME"
 	metaRunnerURL    = "RUNNER_URL"    // of the repository, organization or enterprise that it registers with
@@ -38,7 +39,8 @@ const (
 )
 
 func jobMeta(r router.StartRequest) map[string]string {
-	return map[string]string{
+	meta := map[string]string{
+		metaWarm:         "",
 		MetaClaimURL:     r.ClaimURL,
 		MetaClaimToken:   string(r.ClaimToken),
 		metaRegistration: cmp.Or(r.Placement.Runner.Registration, "jit"),
@@ -54,6 +56,13 @@ func jobMeta(r router.StartRequest) map[string]string {
 		metaRunAttempt:   strconv.Itoa(r.Job.Attempt),
 		metaWorkflow:     inert(r.Job.Workflow),
 	}
+	if r.Warm { // whose job it will be is not known
+		for _, key := range []string{metaRunnerURL, metaLabels, metaRepoURL} {
+			meta[key] = ""
+		}
+		meta[metaWarm] = "true"
+	}
+	return meta
 }
 
 // metaKeys returns the keys of jobMeta, sorted.

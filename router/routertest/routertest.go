@@ -207,10 +207,49 @@ func (w *World) task(ctx context.Context, t nomadsim.Task) int {
 // Connect does what the task of a runner that claims does: it serves one job, and returns its exit code.
 func (w *World) Connect(ctx context.Context, t nomadsim.Task) int {
 	jit := strings.TrimSpace(t.Artifacts["secrets/runner.jit"])
+	if jit == "" && t.Env["NOMAD_META_SWITCHYARD_WARM"] == "true" {
+		var ok bool
+		if jit, ok = w.wait(ctx, t); !ok {
+			return 1
+		}
+	}
 	if jit == "" {
 		return 0
 	}
 	return githubsim.ExitCode(w.GitHub.Connect(ctx, jit))
+}
+
+// wait waits at the claim, as the script of a built-in jobspec does; false: it was refused.
+func (w *World) wait(ctx context.Context, t nomadsim.Task) (jit string, ok bool) {
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.Env["NOMAD_META_SWITCHYARD_CLAIM_URL"]+"?wait", nil)
+		if err != nil {
+			return "", false
+		}
+		req.Header.Set("Authorization", "Bearer "+t.Env["NOMAD_META_SWITCHYARD_CLAIM_TOKEN"])
+		status, body := 0, ""
+		if resp, err := w.Net.Once().Do(req); err == nil {
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err == nil {
+				status, body = resp.StatusCode, string(b)
+			}
+		}
+		switch status {
+		case http.StatusOK:
+			return strings.TrimSpace(body), true
+		case http.StatusAccepted:
+		case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone:
+			return "", false
+		default:
+			if !router.Pause(ctx, 5*time.Second) {
+				return "", false
+			}
+		}
+		if ctx.Err() != nil {
+			return "", false
+		}
+	}
 }
 
 func (w *World) forward(rw http.ResponseWriter, r *http.Request) {

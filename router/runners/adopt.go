@@ -49,7 +49,7 @@ func (a *adopter) note(ctx context.Context, live []router.LiveRunner, jobs []rou
 	}
 	unknown := map[string][]router.NomadJob{} // several when the ID is also used in other namespaces
 	for _, j := range jobs {
-		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !a.isForeign(j) {
+		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !router.IsWarm(j.RunnerID) && !a.isForeign(j) {
 			unknown[j.RunnerID] = append(unknown[j.RunnerID], j)
 		}
 	}

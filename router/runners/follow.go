@@ -137,6 +137,9 @@ func (f *follower) record(ctx context.Context, events []router.NomadEvent) error
 	if slices.ContainsFunc(events, func(e router.NomadEvent) bool { return e.Kind == router.NomadFollowed }) {
 		f.r.Compare.At(f.r.Now()) // what happened since the listing was made may be lost
 	}
+	if slices.ContainsFunc(events, func(e router.NomadEvent) bool { return router.IsWarm(e.Job) }) {
+		f.r.Warm.Give()
+	}
 	for _, s := range seen {
 		if s.NomadJob == "" { // the event overtook the record of the registration
 			s.NomadJob, s.NomadAt = s.Event.Job, s.Event.At
@@ -402,7 +405,11 @@ func (f *follower) explain(ctx context.Context, crowd map[string]router.LiveRunn
 		}
 		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 		defer cancel()
-		return f.r.Store.RecordUnplaced(storeCtx, ids, *u, f.r.Now())
+		if err := f.r.Store.RecordUnplaced(storeCtx, ids, *u, f.r.Now()); err != nil || u.Never {
+			return err
+		}
+		f.r.MakeRoom(ctx, j)
+		return nil
 	}
 	return nil
 }

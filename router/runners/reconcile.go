@@ -290,6 +290,7 @@ func (c *reconciler) pass(ctx context.Context, jobs []router.NomadJob, next *tim
 			return err
 		}
 	}
+	c.r.Listed(ctx, jobs)
 	c.running.see(live)
 	todo, again := c.r.policy.compare(live, jobs, began)
 	if !again.IsZero() && again.Before(*next) {

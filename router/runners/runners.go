@@ -121,8 +121,11 @@ type Runners struct {
 	Now      func() time.Time
 	Due      router.Hint // given when a job may be due
 	Versions *Versions
-	Leftover *router.JobHint // received: jobs whose runners may be left over
-	Compare  router.TimeHint // received and given: when to compare with Nomad next
+	Leftover *router.JobHint                                   // received: jobs whose runners may be left over
+	Compare  router.TimeHint                                   // received and given: when to compare with Nomad next
+	MakeRoom func(ctx context.Context, j router.Job)           // called with a job that waits for a node, which is busy
+	Listed   func(ctx context.Context, jobs []router.NomadJob) // called with each listing of Nomad
+	Warm     router.Hint                                       // given when something has become of a warm runner on Nomad
 
 	PublicURL string        // where runners claim
 	Tick      time.Duration // how often left-over runners are read though no hint came

@@ -34,6 +34,7 @@ import (
 	"switchyard/router/rerun"
 	"switchyard/router/runners"
 	"switchyard/router/telemetry"
+	"switchyard/router/warm"
 	"switchyard/rules"
 )
 
@@ -140,6 +141,7 @@ type App struct {
 	compare  router.TimeHint
 	limits   router.Hint
 	newRules router.Hint
+	warm     router.Hint
 
 	decider    *decide.Decider
 	first      *intake.FirstSync
@@ -151,6 +153,7 @@ type App struct {
 	runners    *runners.Runners
 	dispatcher *dispatch.Dispatcher
 	claims     *claim.Handler
+	keeper     *warm.Keeper
 	operator   *operate.Operator
 	strays     *runners.Strays
 	duties     []duty // of the leader
@@ -224,7 +227,7 @@ func New(c Config) (*App, error) {
 		registry: prometheus.NewRegistry(), stopping: make(chan struct{}),
 		store: c.Store, metrics: c.Metrics, log: telemetry.NewLog(c.Logger, c.Now), now: c.Now, doubt: c.Doubt,
 		replicas: c.Replicas, rulesApplied: c.RulesApplied, replica: replica{name: c.Name, began: c.Now(), led: c.Now()},
-		due: router.NewHint(), leftover: router.NewJobHint(), compare: make(router.TimeHint, 1), limits: router.NewHint(), newRules: router.NewHint(),
+		due: router.NewHint(), leftover: router.NewJobHint(), compare: make(router.TimeHint, 1), limits: router.NewHint(), newRules: router.NewHint(), warm: router.NewHint(),
 		decider: decide.New(c.GitHub, c.Now, c.Rules, v), first: intake.NewFirstSync(), beside: c.Beside,
 	}
 	var err error
@@ -292,20 +295,26 @@ func (a *App) wire(c Config) {
 	versions := runners.NewVersions(&runners.Versions{Store: c.Store, GitHub: c.GitHub, Decider: a.decider, Now: c.Now})
 	a.runners = runners.New(&runners.Runners{
 		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, First: a.first, Versions: versions,
-		Log: a.log, Metrics: c.Metrics, Backoff: backoff, Now: c.Now, Due: due, Leftover: leftover, Compare: a.compare,
+		Log: a.log, Metrics: c.Metrics, Backoff: backoff, Now: c.Now, Due: due, Leftover: leftover, Compare: a.compare, Warm: a.warm,
+		MakeRoom:  func(ctx context.Context, j router.Job) { a.keeper.MakeRoom(ctx, j) },
+		Listed:    func(ctx context.Context, jobs []router.NomadJob) { a.keeper.Listed(ctx, jobs) },
 		PublicURL: c.PublicURL, Tick: c.Tick, Sweep: c.Sweep, Idle: c.Idle, Doubt: c.Doubt,
 	})
 	strays := runners.NewStrays(c.Store, a.runners)
 	a.dispatcher = dispatch.New(&dispatch.Dispatcher{
 		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, InHand: inHand,
 		First: a.first, Runners: a.runners, Log: a.log, Metrics: c.Metrics, Traces: traces, Backoff: backoff,
-		Now: c.Now, Rand: c.Rand, Due: due, Limits: a.limits, NewRules: a.newRules, Compare: a.compare,
+		Now: c.Now, Rand: c.Rand, Due: due, Limits: a.limits, NewRules: a.newRules, Compare: a.compare, WarmTaken: a.warmChanged,
 		PublicURL: c.PublicURL, Senders: c.Senders, Tick: c.Tick, Sweep: c.Sweep, Grace: c.Grace,
 	})
 	a.claims = claim.New(&claim.Handler{
 		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, InHand: inHand,
 		First: a.first, Runners: a.runners, Strays: strays, Log: a.log, Metrics: c.Metrics, Traces: traces,
 		Backoff: backoff, Now: c.Now, Due: due, Leftover: leftover, FromNode: c.ClaimFromNode, Doubt: c.Doubt,
+		WarmChanged: a.warm, Stopping: a.stopping, MaxWaiting: max(c.Connections/2, 1),
+	})
+	a.keeper = warm.New(&warm.Keeper{
+		Store: c.Store, Nomad: c.Nomad, Decider: a.decider, Log: a.log, Metrics: c.Metrics, Now: c.Now, Changed: a.warm, Stopped: a.claims.Taken, PublicURL: c.PublicURL, Tick: c.Tick,
 	})
 	commits := &feedback.Feedback{Store: c.Store, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, Log: a.log, Now: c.Now, Words: health.Words, Spare: c.Recheck}
 	a.overflow = &overflow.Overflow{Store: c.Store, GitHub: c.GitHub, Decider: a.decider, Log: a.log, Metrics: c.Metrics, Now: c.Now, Last: a.last}
@@ -386,7 +395,7 @@ func (a *App) Run(ctx context.Context) error {
 	public.Handle(router.ClaimPath, a.claims).Methods(http.MethodGet)
 	g.Go(func() error { return a.serve(ctx, a.public, public, publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
-	loops := []func(context.Context) error{lead, a.sweeper.Recover, a.intake.CheckWaiting, a.strays.MakeRoom}
+	loops := []func(context.Context) error{lead, a.sweeper.Recover, a.intake.CheckWaiting, a.strays.MakeRoom, a.claims.Watch}
 	if a.replicas != nil && a.cluster != nil {
 		loops = append(loops, a.identify)
 	}
@@ -411,7 +420,7 @@ func (a *App) start(ctx context.Context, g *errgroup.Group, loops []func(context
 func (a *App) lead(ctx, stops context.Context, t taken) error {
 	g, ctx := errgroup.WithContext(ctx)
 	a.start(ctx, g, append(a.runners.Loops(), a.clock.watch,
-		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad), a.duties)
+		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad, a.keeper.Run), a.duties)
 	g.Go(func() error { return a.poller.Run(ctx, t.full) })
 	g.Go(func() error { return a.overflow.Run(ctx, stops) })
 	if t.full {
@@ -445,6 +454,9 @@ func (a *App) takeUp(ctx context.Context, until time.Time) (t taken, err error) 
 	}
 	if err := a.recover(ctx, until); err != nil {
 		return t, fmt.Errorf("recover interrupted claims: %w", err)
+	}
+	if err := a.store.DoubtWarm(ctx); err != nil {
+		return t, fmt.Errorf("take up the warm runners: %w", err)
 	}
 	if t.full, err = a.syncer.FirstDue(ctx); err != nil {
 		return t, fmt.Errorf("read whether the database is empty: %w", err)
@@ -523,6 +535,16 @@ func (a *App) Reload(set *rules.Set, v router.RulesVersion) {
 	changed(a.health, v, a.now())
 	a.limits.Give()
 	a.newRules.Give()
+	a.warm.Give()
+}
+
+// warmChanged says that a warm runner was taken: its claim is to be answered, and another started.
+func (a *App) warmChanged() {
+	a.claims.Taken()
+	a.warm.Give()
+	if a.replicas != nil {
+		a.tell(context.Background(), hintTaken)
+	}
 }
 
 // RefuseRules records that newer rules were refused; those in force stay.

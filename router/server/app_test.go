@@ -165,6 +165,12 @@ func (c *cluster) Home(context.Context, router.Placement) (router.NomadAt, error
 
 func (c *cluster) Claims(p router.Placement) bool { return p.Dispatch == "" }
 
+func (c *cluster) Suits(context.Context, string, router.Placement, []string) ([]string, error) {
+	return nil, nil
+}
+
+func (c *cluster) Waits(router.Placement) (string, bool) { return "", false }
+
 func (c *cluster) ClaimOf(_ context.Context, j router.NomadJob) (string, router.Secret, bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -31,7 +31,7 @@ func metricNames(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	w := newWorld(t, `
 rules:
-  - { name: linux, if: has("linux"), jobspec: docker-linux, overflow: { after: 10m, variable: RUNNER, to: '"hosted"', back: '"linux"' } }
+  - { name: linux, if: has("linux"), jobspec: docker-linux, overflow: { after: 10m, variable: RUNNER, to: '"hosted"', back: '"linux"' }, warm: { idle: 1 } }
   - { name: nowhere, jobspec: docker-linux, constraints: ['${meta.zone} = nowhere'], devices: [nvidia/gpu] }
 `)
 	w.Start(func(c *server.Config) {
@@ -40,7 +40,8 @@ rules:
 	w.Await(w.Queue("self-hosted", "linux"), in(router.Completed))
 	must(t, w.Store.SetRunnerVersions(t.Context(), []router.RuleVersion{{Rule: "linux", Version: "2.336.0", End: router.VersionEnd{Jobs: time.Now()}}}))
 	w.Queue("self-hosted") // only now, or the runner would take it
-	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_demand_devices{`, `switchyard_poll_pending{`, `switchyard_overflow_changes_total{`, `switchyard_overflow_variables{`, `switchyard_runner_version_days_left{`)
+	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_demand_devices{`, `switchyard_poll_pending{`, `switchyard_overflow_changes_total{`, `switchyard_overflow_variables{`, `switchyard_runner_version_days_left{`,
+		`switchyard_warm_runners{rule="linux",state="ready"} 1`, `switchyard_warm_jobs_total{`, `switchyard_warm_held_seconds_total{`)
 	names := map[string]map[string]bool{}
 	for s := range series(text) {
 		name, labels, _ := strings.Cut(s, "{")

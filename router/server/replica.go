@@ -48,6 +48,8 @@ const (
 	hintCompare  = "compare"   // the database is to be compared with Nomad
 	hintSweep    = "sweep"     // the database takes deliveries again
 	hintRules    = "rules"     // an editor has applied rules; for all, not only for the leader
+	hintTaken    = "taken"     // a warm runner was taken; likewise
+	hintWarm     = "warm"      // a warm runner has come to the claim
 )
 
 const (
@@ -189,6 +191,8 @@ func (a *App) forward(ctx context.Context) (stop func()) {
 				hints = append(hints, hintCompare)
 			case <-a.sweeper.Sooner():
 				hints = append(hints, hintSweep)
+			case <-a.warm:
+				hints = append(hints, hintWarm)
 			}
 			for _, h := range hints {
 				if !a.tell(ctx, h) {
@@ -226,6 +230,9 @@ func (a *App) hears(hint string) {
 	if hint == hintRules && a.rulesApplied != nil {
 		a.rulesApplied()
 	}
+	if hint == hintTaken {
+		a.claims.Taken()
+	}
 	if a.replica.term() == 0 {
 		return
 	}
@@ -240,6 +247,8 @@ func (a *App) hears(hint string) {
 		a.compare.At(a.now())
 	case hint == hintSweep:
 		a.sweeper.Again()
+	case hint == hintWarm:
+		a.warm.Give()
 	}
 }
 

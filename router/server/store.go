@@ -15,6 +15,7 @@ import (
 	"switchyard/router/rerun"
 	"switchyard/router/runners"
 	"switchyard/router/telemetry"
+	"switchyard/router/warm"
 )
 
 // A Store is the database, for all rooms. Every method that changes something is one
@@ -34,6 +35,7 @@ type Store interface {
 	operate.Store
 	overflow.Store
 	rerun.Store
+	warm.Store
 	telemetry.Counter
 	health.Store
 
@@ -43,6 +45,10 @@ type Store interface {
 	// its configuration is due at doubt: if that runner lives, GitHub will have said by then
 	// that it took a job.
 	Recover(ctx context.Context, until, doubt, now time.Time) (int, error)
+
+	// DoubtWarm makes the warm runners that no job has taken Doubted, until they come to the
+	// claim again.
+	DoubtWarm(ctx context.Context) error
 
 	// Rewind sets times that lie after now to now, because the clock was set back: those of
 	// jobs and runners that have not ended, with since when they wait, and of what is to be

@@ -51,6 +51,9 @@ var copiedTables = []copiedTable{
 	{"job_labels", []string{"label", "job_id"}, []string{"label", "job_id"}, nil},
 	{"crowds", []string{"key"}, []string{"key", "width", "capped", "held", "updated_at"}, nil},
 	{"troubles", []string{"job_id", "cause"}, []string{"job_id", "cause", "since", "what"}, nil},
+	{"warm", []string{"id"}, []string{
+		"id", "rule", "fit", "state", "reason", "token_hash", "namespace", "region", "registered", "doubted", "node", "asked", "created_at", "placed_at", "ready_at", "ended_at", "job_id",
+	}, []string{"registered", "doubted"}},
 	{"overflows", []string{"host", "owner", "repo", "variable"}, []string{
 		"host", "owner", "repo", "variable", "rule", "to_value", "back_value", "state", "why", "since", "state_at", "calm",
 	}, nil},

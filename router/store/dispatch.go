@@ -113,8 +113,10 @@ func (s *dispatchStore) Prepare(ctx context.Context, r router.Runner, tokenHash 
 
 const (
 	toDispatchSQL = `
-SELECT r.state, iif(r.placed_at = 0, '', r.node), j.fallback, j.dispatched_at, coalesce(r.unplaced, ''), EXISTS (SELECT 1 FROM claims WHERE token_hash = ?3)
-FROM runners r JOIN jobs j ON j.id = ?2 WHERE r.id = ?1`
+SELECT r.state, iif(r.placed_at = 0, '', r.node), coalesce(r.unplaced, ''), EXISTS (SELECT 1 FROM claims WHERE token_hash = ?2)
+FROM runners r WHERE r.id = ?1`
+
+	wasDispatchedSQL = `SELECT fallback, dispatched_at FROM jobs WHERE id = ?1`
 
 	nomadJobSQL = `
 UPDATE runners SET nomad_job = ?2, namespace = ?3, region = ?4, updated_at = ?5,
@@ -145,11 +147,9 @@ func (s *dispatchStore) Dispatched(ctx context.Context, r router.Runner, tokenHa
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var state router.RunnerState
 		var node string
-		var fallback int
-		var dispatched int64
 		var unplaced string
 		var prepared bool
-		err := t.query(into(&state, &node, &fallback, &dispatched, &unplaced, &prepared), toDispatchSQL, r.ID, r.JobID, tokenHash[:])
+		err := t.query(into(&state, &node, &unplaced, &prepared), toDispatchSQL, r.ID, tokenHash[:])
 		if err != nil {
 			return err
 		}
@@ -171,19 +171,7 @@ func (s *dispatchStore) Dispatched(ctx context.Context, r router.Runner, tokenHa
 		case node != "":
 			reason = fmt.Sprintf("its runner %s starts on node %s", r.ID, node)
 		}
-		dispatched = cmp.Or(dispatched, millis(now))
-		var fallbackAt, limit int64
-		if d != nil {
-			limit = time.Duration(d.TimeLimit).Milliseconds()
-			if _, after, ok := router.NextFallback(d, fallback); ok {
-				fallbackAt = dispatched + after.Milliseconds()
-			}
-		}
-		n, err := t.exec(dispatchedSQL, r.JobID, r.Try, reason, decision, millis(now), dispatched, fallbackAt, limit)
-		if err == nil && n == 0 && decision != nil {
-			_, err = t.exec(decisionSQL, r.JobID, decision, limit)
-		}
-		if err != nil || unplaced == "" {
+		if err := dispatched(t, r, d, decision, reason, now); err != nil || unplaced == "" {
 			return err
 		}
 		var u router.Unplaced // which was found before this was recorded
@@ -193,4 +181,26 @@ func (s *dispatchStore) Dispatched(ctx context.Context, r router.Runner, tokenHa
 		_, err = t.exec(jobUnplacedSQL, r.JobID, r.Try, whyUnplaced(u, "its runner"), millis(now))
 		return err
 	})
+}
+
+// dispatched records that a job has its runner. If it has already gone further it stays there.
+func dispatched(t *tx, r router.Runner, d *router.Decision, decision any, reason string, now time.Time) error {
+	var fallback int
+	var first int64
+	if err := t.query(into(&fallback, &first), wasDispatchedSQL, r.JobID); err != nil {
+		return err
+	}
+	first = cmp.Or(first, millis(now))
+	var fallbackAt, limit int64
+	if d != nil {
+		limit = time.Duration(d.TimeLimit).Milliseconds()
+		if _, after, ok := router.NextFallback(d, fallback); ok {
+			fallbackAt = first + after.Milliseconds()
+		}
+	}
+	n, err := t.exec(dispatchedSQL, r.JobID, r.Try, reason, decision, millis(now), first, fallbackAt, limit)
+	if err == nil && n == 0 && decision != nil {
+		_, err = t.exec(decisionSQL, r.JobID, decision, limit)
+	}
+	return err
 }

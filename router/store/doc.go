@@ -56,6 +56,7 @@
 //
 //	from                               to                        by        statement
 //	new                                dispatched                dispatch  insertRunnerSQL
+//	new                                dispatched                dispatch  takeWarmSQL
 //	new                                dispatched, online, busy  runners   adoptRunnerSQL
 //	dispatched                         online                    dispatch  registeredSQL
 //	dispatched                         claimed, stopped          claim     claimRunnerSQL
@@ -68,6 +69,9 @@
 //	dispatched, claimed, online        lost                      runners   runnerLostSQL
 //	dispatched, claimed, online        stopped                   runners   runnerStoppedSQL
 //	dispatched                         stopped                   runners   stopForFallbackSQL
+//
+// A warm runner has a table of its own until a job takes it: in one transaction it becomes a
+// runner of that job, whose token is its own.
 //
 // presumedBusySQL and presumedFinishedSQL are guesses about a runner that brings
 // its own registration, of which GitHub knows another name.

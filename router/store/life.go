@@ -166,6 +166,11 @@ func (s *runnerStore) RecordNomadEvents(ctx context.Context, events []router.Nom
 			if err != nil {
 				return nil, err
 			}
+			if id == "" && router.IsWarm(e.Job) {
+				if err := seeWarm(t, e, now); err != nil {
+					return nil, err
+				}
+			}
 			if id == "" {
 				continue
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -37,6 +38,9 @@ const (
 	// Only runners that were given up had a node and no job, and they are few.
 	unusedSQL = ` FROM runners r INDEXED BY runners_given_up CROSS JOIN jobs ON jobs.id = r.job_id
 WHERE r.state IN ('lost', 'stopped') AND r.placed_at <> 0 AND r.ended_at >= ? AND r.ended_at < ? AND `
+
+	// Until a job took them, or they ended.
+	warmUsedSQL = `SELECT placed_at, ended_at, rule, asked FROM warm INDEXED BY warm_ended WHERE ended_at <> 0 AND ended_at >= ? AND ended_at < ? AND placed_at <> 0`
 
 	firstEndedSQL = `SELECT completed_at FROM jobs INDEXED BY jobs_ended WHERE completed_at <> 0 ORDER BY completed_at LIMIT 1`
 )
@@ -74,6 +78,18 @@ func (r reads) Usage(ctx context.Context, f router.UsageFilter, each func(*route
 	}
 	if err := u.q(runners, `SELECT r.placed_at, r.ended_at, jobs.id, iif(r.fit = '', jobs.fit, r.fit) || ':' || `+group+unusedSQL+where.String(), args...); err != nil {
 		return fmt.Errorf("read what unused runners took: %w", err)
+	}
+	if f.Within != nil { // a warm runner is nobody's before a job takes it
+		return nil
+	}
+	warm := func(rows *sql.Rows) error {
+		if err := u.warm(rows); err != nil {
+			return err
+		}
+		return each(&u.used)
+	}
+	if err := u.q(warm, warmUsedSQL, millis(f.From), millis(f.Until)); err != nil {
+		return fmt.Errorf("read what warm runners took: %w", err)
 	}
 	return nil
 }
@@ -129,6 +145,19 @@ func (u *usageReader) runner(rows *sql.Rows) error {
 	fit, group, _ := bytes.Cut(u.text, []byte(":"))
 	u.used = router.Used{Unused: true, Group: u.named(group), EndedAt: fromMillis(ended), Reserved: true, Held: time.Duration(max(0, ended-placed)) * time.Millisecond}
 	return u.ask(fit, id)
+}
+
+func (u *usageReader) warm(rows *sql.Rows) error {
+	var placed, ended int64
+	var rule, asked string
+	if err := rows.Scan(&placed, &ended, &rule, &asked); err != nil {
+		return err
+	}
+	u.used = router.Used{Unused: true, EndedAt: fromMillis(ended), Reserved: true, Held: time.Duration(max(0, ended-placed)) * time.Millisecond}
+	if u.by == router.ByRule {
+		u.used.Group = rule
+	}
+	return json.Unmarshal([]byte(asked), &u.used.Asked)
 }
 
 // named returns a group's name; one that is that of the row before is the same string.

@@ -41,6 +41,8 @@ type Metrics struct {
 	overruled  *prometheus.CounterVec // by state
 	overflows  *prometheus.CounterVec // by rule, change
 	reruns     *prometheus.CounterVec // by loss, outcome
+	warm       *prometheus.CounterVec // by rule, outcome
+	warmHeld   *prometheus.CounterVec // by rule
 
 	registered, placed, claimed, running *prometheus.HistogramVec // by rule
 
@@ -70,6 +72,8 @@ func NewMetrics() *Metrics {
 		overruled:  counter("refused_jobs_served_total", "Jobs that were denied, unroutable or ignored here, and that GitHub gave to one of our runners all the same.", "state"),
 		overflows:  counter("overflow_changes_total", "Times that a variable by which jobs of a rule overflow was set, was set back, or was left to somebody who had changed it.", "rule", "change"),
 		reruns:     counter("reruns_total", "Jobs that failed as they lost their runner: whether they were run again (done), or why not is in their reason (dropped).", "loss", "outcome"),
+		warm:       counter("warm_jobs_total", "Jobs of rules that keep warm runners, by whether one was there for them: taken or missed.", "rule", "outcome"),
+		warmHeld:   counter("warm_held_seconds_total", "Time for which warm runners had a node until a job took them or they ended, by rule.", "rule"),
 		thefts:     prometheus.NewCounter(prometheus.CounterOpts{Name: "switchyard_thefts_total", Help: "Runners that GitHub gave to another job than the one they were meant for."}),
 
 		registered: since("registration", "its first runner is registered on Nomad"),
@@ -101,7 +105,7 @@ func NewMetrics() *Metrics {
 	for _, cause := range []router.Cause{router.CauseNomad, router.CauseGitHub, router.CauseGitHubLimit, router.CauseRunner, router.CauseVersion} {
 		m.retries.WithLabelValues(string(cause))
 	}
-	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.overflows, m.reruns, m.registered, m.placed, m.claimed, m.running, m.commits, m.changes,
+	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.overflows, m.reruns, m.warm, m.warmHeld, m.registered, m.placed, m.claimed, m.running, m.commits, m.changes,
 		m.Nomad.requests, m.Nomad.took, m.GitHub.requests, m.GitHub.took, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -168,6 +172,30 @@ func (m *Metrics) Overflows(rule string) {
 // Overflowed counts a change of a variable by which jobs of a rule overflow: set, back or left.
 func (m *Metrics) Overflowed(rule, change string) { m.overflows.WithLabelValues(rule, change).Inc() }
 
+// Warm shows a rule that keeps warm runners, from 0 on.
+func (m *Metrics) Warm(rule string) {
+	m.warm.WithLabelValues(rule, "taken")
+	m.warm.WithLabelValues(rule, "missed")
+	m.warmHeld.WithLabelValues(rule)
+}
+
+// WarmJob counts a job of a rule that keeps warm runners, by whether it took one.
+func (m *Metrics) WarmJob(rule string, took bool) {
+	outcome := "missed"
+	if took {
+		outcome = "taken"
+	}
+	m.warm.WithLabelValues(rule, outcome).Inc()
+}
+
+// WarmHeld counts how long a warm runner had its node until ended, when a job took it or it
+// was stopped. placed is zero if it had none.
+func (m *Metrics) WarmHeld(rule string, placed, ended time.Time) {
+	if !placed.IsZero() {
+		m.warmHeld.WithLabelValues(rule).Add(max(ended.Sub(placed), 0).Seconds())
+	}
+}
+
 // Overruled counts a job that was refused, in this state, and that one of our runners took all
 // the same.
 func (m *Metrics) Overruled(refused router.JobState) {
@@ -227,6 +255,7 @@ type Counter interface {
 	// NodeDemand returns what the runners ask for that want a node or have one.
 	NodeDemand(ctx context.Context) ([]router.NodeDemand, error)
 
+	WarmRunners(ctx context.Context) ([]router.WarmRunner, error)
 	Size() (main, wal int64, err error)
 
 	// Pools returns the connections that read, by who asks.
@@ -262,6 +291,7 @@ var (
 	demandCPU      = prometheus.NewDesc("switchyard_demand_cpu_mhz", "Shared CPU that they ask for, in MHz.", demandLabels, nil)
 	demandMemory   = prometheus.NewDesc("switchyard_demand_memory_bytes", "Memory that they ask for.", demandLabels, nil)
 	demandDevices  = prometheus.NewDesc("switchyard_demand_devices", "Devices that they ask for, by name.", append([]string{"device"}, demandLabels...), nil)
+	warmRunners    = prometheus.NewDesc("switchyard_warm_runners", "Warm runners that no job has taken, by rule and state: starting, or ready.", []string{"rule", "state"}, nil)
 	versionDays    = prometheus.NewDesc("switchyard_runner_version_days_left", "Days for which GitHub supports a version that runners of a rule have; negative: it no longer does. Without a date there is none.", []string{"rule", "version"}, nil)
 	databaseBytes  = prometheus.NewDesc("switchyard_database_bytes", "Size of the database's file (main) and of its write-ahead log (wal).", []string{"file"}, nil)
 	databaseConns  = prometheus.NewDesc("switchyard_database_connections", "Connections to the database that read, by who asks and what they do.", []string{"pool", "state"}, nil)
@@ -271,7 +301,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (b *databaseMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, demandRunners, demandCores, demandCPU, demandMemory, demandDevices, runnersLive, versionDays, databaseBytes} {
+	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, demandRunners, demandCores, demandCPU, demandMemory, demandDevices, runnersLive, warmRunners, versionDays, databaseBytes} {
 		ch <- d
 	}
 }
@@ -345,6 +375,22 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 	} else {
 		for _, state := range router.RunnerStates {
 			gauge(runnersLive, float64(counts[state]), string(state))
+		}
+	}
+	if warm, err := b.store.WarmRunners(ctx); err != nil {
+		missing(warmRunners, err)
+	} else {
+		counts := map[string]map[router.WarmState]int{}
+		for _, w := range warm {
+			if counts[w.Rule] == nil {
+				counts[w.Rule] = map[router.WarmState]int{}
+			}
+			counts[w.Rule][w.State]++
+		}
+		for rule, states := range counts {
+			for _, state := range []router.WarmState{router.WarmStarting, router.WarmReady} {
+				gauge(warmRunners, float64(states[state]), rule, string(state))
+			}
 		}
 	}
 	if versions, err := b.store.RunnerVersions(ctx); err != nil {

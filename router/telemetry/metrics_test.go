@@ -48,8 +48,9 @@ func (counter) LiveRunners(context.Context) (map[router.RunnerState]int, error) 
 func (counter) RunnerVersions(context.Context) ([]router.RuleVersion, error) {
 	return nil, nil
 }
-func (counter) NodeDemand(context.Context) ([]router.NodeDemand, error) { return nil, nil }
-func (counter) Size() (main, wal int64, err error)                      { return 3, 4, nil }
+func (counter) NodeDemand(context.Context) ([]router.NodeDemand, error)  { return nil, nil }
+func (counter) Size() (main, wal int64, err error)                       { return 3, 4, nil }
+func (counter) WarmRunners(context.Context) ([]router.WarmRunner, error) { return nil, nil }
 func (counter) Pools() map[string]sql.DBStats {
 	return map[string]sql.DBStats{"operators": {InUse: 1, Idle: 2, WaitCount: 5, WaitDuration: 1500 * time.Millisecond}}
 }

@@ -20,8 +20,9 @@ const (
 	maxColumns   = 20     // groups of nodes
 	maxMatrix    = 90_000 // bytes of the matrix
 	maxNodes     = 60
-	maxDevices   = 3   // models of a node
-	maxVersions  = 60  // of the runners of rules
+	maxDevices   = 3  // models of a node
+	maxVersions  = 60 // of the runners of rules
+	maxWarm      = 60
 	maxLeftOut   = 10  // rules that are named as not shown
 	maxName      = 48  // characters
 	maxWhyLength = 120 // characters
@@ -42,6 +43,9 @@ type fleetView struct {
 	LeftOut    []string // rules for which no job was found
 	Found      []nodeView
 	MoreNodes  int
+
+	Warm     []router.WarmRunner // that no job has taken, those of one rule together
+	MoreWarm int
 
 	Versions     []runnerVersionView // of the runners
 	MoreVersions int
@@ -120,6 +124,12 @@ func (s *console) fleetPage(req *http.Request) (any, error) {
 	if v.Fleet, err = s.api.Fleet(req.Context()); err != nil {
 		return nil, err
 	}
+	if v.Warm, err = s.api.Database.WarmRunners(req.Context()); err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(v.Warm, func(a, b router.WarmRunner) int { return strings.Compare(a.Rule, b.Rule) })
+	v.MoreWarm = max(0, len(v.Warm)-maxWarm)
+	v.Warm = v.Warm[:len(v.Warm)-v.MoreWarm]
 	versions, err := s.api.Database.RunnerVersions(req.Context())
 	if err != nil {
 		return nil, err

@@ -42,6 +42,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"runners", runnerTests},
 		{"causes", causeTests},
 		{"versions of runners", versionTests},
+		{"warm runners", warmTests},
 		{"lists", listTests},
 		{"timelines", timelineTests},
 		{"lost deliveries", lostTests},

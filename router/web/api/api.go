@@ -87,6 +87,9 @@ type Database interface {
 	SearchJobs(ctx context.Context, f router.JobFilter) (jobs []router.Job, from int64, err error)
 	SearchRunners(ctx context.Context, f router.RunnerFilter) (runners []router.Runner, from int64, err error)
 
+	// WarmRunners returns the warm runners that no job has taken, the oldest first.
+	WarmRunners(ctx context.Context) ([]router.WarmRunner, error)
+
 	Job(ctx context.Context, id int64) (router.Job, error)
 	Runner(ctx context.Context, id string) (router.Runner, error)
 	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)

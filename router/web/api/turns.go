@@ -250,6 +250,10 @@ func (b inTurn) RunnerVersions(ctx context.Context) ([]router.RuleVersion, error
 	return ask(ctx, b, b.database.RunnerVersions)
 }
 
+func (b inTurn) WarmRunners(ctx context.Context) ([]router.WarmRunner, error) {
+	return ask(ctx, b, b.database.WarmRunners)
+}
+
 // Starts and Demand read the jobs of a day and of a week. Their callers keep the
 // results, so they run one after the other for as long as their context allows.
 func (b inTurn) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {

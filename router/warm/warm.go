@@ -1,0 +1,486 @@
+// Package warm owns the warm runners: how many there are to be by the rules and the time, which
+// are started, and which are stopped, as the rules, the time, their nodes or waiting jobs ask for.
+// Dispatch gives them to jobs, and package claim answers them. Only the leader runs it.
+package warm
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/decide"
+	"switchyard/router/telemetry"
+	"switchyard/rules"
+)
+
+const (
+	startsAtOnce = 4                // of one pass, for each kind
+	patience     = 30 * time.Minute // for one with a node to come to the claim
+	firstPause   = 10 * time.Second // before another is started of a kind whose last one came to nothing; doubled each time
+	longestPause = 10 * time.Minute
+	roomPause    = time.Minute // before another is started in the place of one that made room for a job
+	nodesEvery   = 10 * time.Second
+	endsEvery    = time.Minute // between two questions whether those that wait have ended, or got no node: an event may be lost
+)
+
+// A Store is what warm runners use of the database.
+type Store interface {
+	// WarmRunners returns those that are WarmStarting, WarmReady or WarmStopped, the oldest first.
+	WarmRunners(ctx context.Context) ([]router.WarmRunner, error)
+
+	// AddWarm records a runner that is WarmStarting, before Nomad is asked for it.
+	AddWarm(ctx context.Context, w router.WarmRunner, tokenHash [32]byte, now time.Time) error
+
+	// WarmRegistered records that Nomad has a runner, with the token of this hash.
+	WarmRegistered(ctx context.Context, id string, at router.NomadAt, tokenHash [32]byte) error
+
+	// StopWarm moves a runner from WarmStarting or WarmReady to WarmStopped, and reports whether it
+	// did: not when a job has it, or when it is Doubted and has a node, unless its Nomad job is gone.
+	StopWarm(ctx context.Context, id string, gone bool, reason string, now time.Time) (bool, error)
+
+	// EndWarm moves a runner from WarmStopped to WarmEnded.
+	EndWarm(ctx context.Context, id string) error
+
+	// NoWarm returns those of the IDs of warm runners that the database does not have, or that are
+	// WarmEnded.
+	NoWarm(ctx context.Context, ids []string) ([]string, error)
+
+	// RunnersOf returns how many runners of a rule have or may get a job.
+	RunnersOf(ctx context.Context, rule string) (int, error)
+}
+
+// A Keeper keeps warm runners. It is made by New and safe for concurrent use; its exported fields
+// are set before, and are required.
+type Keeper struct {
+	Store   Store
+	Nomad   router.Nomad
+	Decider *decide.Decider
+	Log     *telemetry.Log
+	Metrics *telemetry.Metrics
+	Now     func() time.Time
+	Changed router.Hint // received: there may be something to do
+	Stopped func()      // called when a runner was stopped
+
+	PublicURL string        // where runners claim
+	Tick      time.Duration // between two passes though no hint came
+
+	plan   *rules.WarmPlan // of planOf; used by Run alone
+	planOf *rules.Set
+	looked time.Time // at the nodes, likewise
+	asked  time.Time // whether any has ended, likewise
+
+	mu    sync.Mutex
+	pause map[kind]pause
+}
+
+// A kind is what warm runners have in common that are started for the same jobs.
+type kind struct{ rule, fit string }
+
+// A pause is until when no more runners of a kind are started.
+type pause struct {
+	until    time.Time
+	failures int // in a row
+}
+
+// A want is how many runners of a kind there are to be.
+type want struct {
+	rules.Warm
+	have []router.WarmRunner
+}
+
+// New returns a Keeper whose exported fields are those of k.
+func New(k *Keeper) *Keeper {
+	k.pause = map[kind]pause{}
+	return k
+}
+
+// Run keeps warm runners until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	tick := time.NewTicker(k.Tick)
+	defer tick.Stop()
+	for {
+		if err := k.pass(ctx); err != nil && ctx.Err() == nil {
+			k.Log.Throttled(slog.LevelWarn, "", "cannot keep warm runners; it will be retried", "err", err, "fix", router.StoreFix(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.Changed:
+		case <-tick.C:
+		}
+	}
+}
+
+// pass starts and stops what the rules ask for now. Its errors are the store's; Nomad's are logged.
+func (k *Keeper) pass(ctx context.Context) error {
+	reading, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	all, err := k.Store.WarmRunners(reading)
+	cancel()
+	if err != nil {
+		return err
+	}
+	wants, order := k.wants()
+	of := map[string]int{} // live ones, by rule
+	for _, w := range all {
+		if w.State == router.WarmStopped { // by an event, or before this process led
+			k.Metrics.WarmHeld(w.Rule, w.PlacedAt, w.EndedAt)
+			k.failed(kind{w.Rule, w.Fit}, w.ReadyAt.IsZero())
+			k.end(ctx, w)
+			continue
+		}
+		if !w.ReadyAt.IsZero() {
+			k.succeeded(kind{w.Rule, w.Fit})
+		}
+		one := wants[kind{w.Rule, w.Fit}]
+		switch {
+		case !w.Registered: // whoever asked Nomad for it has ended, or failed
+			err = k.stop(ctx, w, true, "Nomad did not say that it has it")
+		case one == nil:
+			err = k.stop(ctx, w, false, "its rule, jobspec or placement has changed")
+		case one.Idle == 0:
+			err = k.stop(ctx, w, false, "its rule keeps none at this time")
+		case w.State == router.WarmStarting && !w.PlacedAt.IsZero() && k.Now().Sub(w.PlacedAt) > patience:
+			k.failed(kind{w.Rule, w.Fit}, true)
+			err = k.stop(ctx, w, false, fmt.Sprintf("it has had a node for %s without coming to the claim: does its jobspec wait there?", rules.Duration(patience)))
+		default:
+			one.have = append(one.have, w)
+			of[w.Rule]++
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := k.askEnds(ctx, wants, of); err != nil {
+		return err
+	}
+	if err := k.lookAtNodes(ctx, wants, of); err != nil {
+		return err
+	}
+	for _, kd := range order {
+		if err := k.level(ctx, kd, wants[kd], of); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wants returns what there is to be, by kind, and in the order of the rules.
+func (k *Keeper) wants() (map[kind]*want, []kind) {
+	set := k.Decider.Rules()
+	if k.planOf != set {
+		k.plan, k.planOf = set.WarmPlan(), set
+	}
+	wants, order := map[kind]*want{}, []kind(nil)
+	for _, w := range k.plan.At(k.Now()) {
+		k.Metrics.Warm(w.Rule)
+		if w.Why != "" {
+			continue
+		}
+		jobspec, ok := k.Nomad.Waits(w.Placement)
+		if !ok {
+			k.Log.Throttled(slog.LevelError, w.Rule, "a rule keeps warm runners, and its jobspec does not wait at the claim", "rule", w.Rule, "jobspec", w.Placement.Jobspec,
+				"fix", "have it wait as docker-linux does, or remove warm from the rule")
+			continue
+		}
+		kd := kind{w.Rule, router.WarmFit(w.Placement, jobspec)}
+		if wants[kd] == nil {
+			wants[kd] = &want{Warm: w}
+			order = append(order, kd)
+		} else if w.Idle > wants[kd].Idle {
+			wants[kd].Warm = w
+		}
+	}
+	return wants, order
+}
+
+// level starts runners of a kind that are missing, and stops those that are too many.
+func (k *Keeper) level(ctx context.Context, kd kind, w *want, of map[string]int) error {
+	slices.SortStableFunc(w.have, func(a, b router.WarmRunner) int { // those that have come furthest stay
+		return strings.Compare(string(a.State), string(b.State))
+	})
+	for _, extra := range w.have[:max(0, len(w.have)-w.Idle)] {
+		if err := k.stop(ctx, extra, false, "its rule keeps fewer now"); err != nil {
+			return err
+		}
+		of[kd.rule]--
+	}
+	missing := min(w.Idle-len(w.have), startsAtOnce)
+	if missing <= 0 || k.paused(kd) {
+		return nil
+	}
+	if w.Max > 0 {
+		busy, err := k.Store.RunnersOf(ctx, kd.rule)
+		if err != nil {
+			return err
+		}
+		missing = min(missing, w.Max-busy-of[kd.rule])
+	}
+	for range missing {
+		if err := k.start(ctx, kd, w); err != nil {
+			return err
+		}
+		of[kd.rule]++
+	}
+	return nil
+}
+
+// start starts a runner. Its errors are the store's.
+func (k *Keeper) start(ctx context.Context, kd kind, w *want) error {
+	log := k.Log.With("rule", kd.rule)
+	within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	at, err := k.Nomad.Home(within, w.Placement)
+	if err != nil {
+		k.failed(kd, true)
+		log.Throttled(slog.LevelWarn, kd.rule, "a warm runner could not be started; it will be retried", "err", err)
+		return nil
+	}
+	one := router.WarmRunner{
+		ID: router.WarmPrefix + strings.ToLower(rand.Text()[:13]), Rule: kd.rule, Fit: kd.fit, NomadAt: at, Asked: router.AskedOf(w.Placement, w.Labels),
+	}
+	token := router.NewClaimToken()
+	if err := k.Store.AddWarm(ctx, one, token.Hash(), k.Now()); err != nil {
+		return err
+	}
+	started, err := k.Nomad.Start(within, router.StartRequest{
+		Runner: router.Runner{ID: one.ID, Name: one.ID}, Rule: kd.rule, Placement: w.Placement, ClaimURL: k.PublicURL + router.ClaimPath, ClaimToken: token, Warm: true,
+	})
+	if ctx.Err() != nil {
+		return nil // whoever leads next stops it
+	}
+	if err != nil {
+		k.failed(kd, true)
+		fix := ""
+		if f, ok := errors.AsType[*router.FixError](err); ok {
+			fix = f.Fix
+		}
+		log.Throttled(slog.LevelWarn, kd.rule, "a warm runner could not be started; it will be retried", "err", err, "fix", fix)
+		return k.stop(ctx, one, true, fmt.Sprintf("Nomad could not take it: %v", err))
+	}
+	log.Info("warm runner started", "nomad_job", one.ID)
+	return k.Store.WarmRegistered(ctx, one.ID, started.At, started.ClaimToken.Hash())
+}
+
+// stop stops a runner, unless a job has taken it. Its errors are the store's.
+func (k *Keeper) stop(ctx context.Context, w router.WarmRunner, gone bool, reason string) error {
+	writing, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	stopped, err := k.Store.StopWarm(writing, w.ID, gone, reason, k.Now())
+	if err != nil || !stopped {
+		return err
+	}
+	k.Metrics.WarmHeld(w.Rule, w.PlacedAt, k.Now())
+	k.Log.Info("warm runner stopped", "rule", w.Rule, "nomad_job", w.ID, "reason", reason)
+	k.Stopped()
+	k.end(ctx, w)
+	return nil
+}
+
+// end stops the Nomad job of a runner that is WarmStopped. If that fails the next pass tries again.
+func (k *Keeper) end(ctx context.Context, w router.WarmRunner) {
+	within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	err := k.Nomad.Stop(within, w.Runner())
+	if err == nil {
+		err = k.Store.EndWarm(within, w.ID)
+	}
+	if err != nil && ctx.Err() == nil {
+		k.Log.Throttled(slog.LevelWarn, "", "cannot stop a warm runner; it will be retried", "nomad_job", w.ID, "err", err)
+	}
+}
+
+// due reports whether something that is done at intervals is due, and notes that it is done.
+func (k *Keeper) due(last *time.Time, every time.Duration) bool {
+	now := k.Now()
+	if since := now.Sub(*last); 0 <= since && since < every {
+		return false
+	}
+	*last = now
+	return true
+}
+
+// askEnds asks Nomad about the runners, now and then, as an event may be lost: whether they have
+// ended, and whether those without a node have one.
+func (k *Keeper) askEnds(ctx context.Context, wants map[kind]*want, of map[string]int) error {
+	if !k.due(&k.asked, endsEvery) {
+		return nil
+	}
+	return k.sift(wants, of, func(w router.WarmRunner) (stopped bool, err error) {
+		if k.Now().Sub(w.CreatedAt) < endsEvery {
+			return false, nil
+		}
+		within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+		defer cancel()
+		if ended, err := k.Nomad.Ended(within, w.Runner()); err == nil && ended {
+			return true, k.stop(ctx, w, true, "its Nomad job ended before a job took it")
+		}
+		if w.PlacedAt.IsZero() {
+			if _, err := k.Nomad.Allocation(within, w.Runner()); errors.Is(err, router.ErrNotFound) {
+				k.failed(kind{w.Rule, w.Fit}, true)
+				return true, k.stop(ctx, w, true, "no node is free for it")
+			}
+		}
+		return false, nil
+	})
+}
+
+// sift takes those from what there is that stop stops.
+func (k *Keeper) sift(wants map[kind]*want, of map[string]int, stop func(router.WarmRunner) (stopped bool, err error)) error {
+	for _, one := range wants {
+		stay := one.have[:0:0]
+		for _, w := range one.have {
+			stopped, err := stop(w)
+			if err != nil {
+				return err
+			}
+			if stopped {
+				of[w.Rule]--
+			} else {
+				stay = append(stay, w)
+			}
+		}
+		one.have = stay
+	}
+	return nil
+}
+
+// Listed stops what a listing of Nomad has of warm runners that wait for a node, and that nobody
+// will take: a process may have ended before Nomad had its request.
+func (k *Keeper) Listed(ctx context.Context, jobs []router.NomadJob) {
+	waiting := map[string]router.NomadJob{}
+	ids := []string{}
+	for _, j := range jobs {
+		if router.IsWarm(j.ID) && j.Waiting && !j.Stopped {
+			waiting[j.ID] = j
+			ids = append(ids, j.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	gone, err := k.Store.NoWarm(within, ids)
+	for _, id := range gone {
+		j := waiting[id]
+		url, _, _, claimErr := k.Nomad.ClaimOf(within, j)
+		if claimErr != nil || url != k.PublicURL+router.ClaimPath { // it may be another router's
+			continue
+		}
+		err = errors.Join(err, k.Nomad.Stop(within, router.WarmRunner{ID: id, NomadAt: j.At}.Runner()))
+	}
+	if err != nil && ctx.Err() == nil {
+		k.Log.Throttled(slog.LevelWarn, "", "cannot stop warm runners that nobody will take; the next sweep tries again", "err", err)
+	}
+}
+
+// lookAtNodes stops the runners whose nodes take no more allocations, now and then.
+func (k *Keeper) lookAtNodes(ctx context.Context, wants map[kind]*want, of map[string]int) error {
+	if !k.due(&k.looked, nodesEvery) {
+		return nil
+	}
+	out := map[string]string{} // why, by node
+	for _, one := range wants {
+		for _, w := range one.have {
+			if _, known := out[w.Node]; known || w.Node == "" {
+				continue
+			}
+			within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+			a, err := k.Nomad.Allocation(within, w.Runner())
+			cancel()
+			if err != nil {
+				continue // Nomad's events say when it is gone
+			}
+			out[w.Node] = a.NodeOut
+		}
+	}
+	return k.sift(wants, of, func(w router.WarmRunner) (bool, error) {
+		if out[w.Node] == "" {
+			return false, nil
+		}
+		return true, k.stop(ctx, w, false, fmt.Sprintf("its node %s is %s", w.Node, out[w.Node]))
+	})
+}
+
+// MakeRoom stops the warm runners on nodes that could run the runner of a job, which waits for one:
+// whatever it lacks there, they hold some of it.
+func (k *Keeper) MakeRoom(ctx context.Context, j router.Job) {
+	if j.Decision == nil {
+		return
+	}
+	within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	all, err := k.Store.WarmRunners(within)
+	if err != nil {
+		k.Log.Throttled(slog.LevelWarn, "", "cannot make room for a job that waits for a node", "job_id", j.ID, "err", err)
+		return
+	}
+	nodes := []string{}
+	for _, w := range all {
+		if w.State != router.WarmStopped && w.Node != "" && !slices.Contains(nodes, w.Node) {
+			nodes = append(nodes, w.Node)
+		}
+	}
+	if len(nodes) == 0 {
+		return
+	}
+	suiting, err := k.Nomad.Suits(within, j.Decision.Rule, j.Placement(j.Decision), nodes)
+	if err != nil { // the job comes first, whichever node it is
+		k.Log.Throttled(slog.LevelWarn, "", "cannot tell which warm runners are in a job's way; all of them are stopped", "job_id", j.ID, "err", err)
+		suiting = nodes
+	}
+	for _, w := range all {
+		if w.State == router.WarmStopped || !slices.Contains(suiting, w.Node) {
+			continue
+		}
+		k.wait(kind{w.Rule, w.Fit}, roomPause)
+		if err := k.stop(ctx, w, false, fmt.Sprintf("job %d waits for what it holds on node %s", j.ID, w.Node)); err != nil {
+			k.Log.Throttled(slog.LevelWarn, "", "cannot make room for a job that waits for a node", "job_id", j.ID, "err", err)
+		}
+	}
+}
+
+// wait has no runner of a kind started for a while.
+func (k *Keeper) wait(kd kind, d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := k.pause[kd]
+	if until := k.Now().Add(d); until.After(p.until) {
+		p.until = until
+	}
+	k.pause[kd] = p
+}
+
+func (k *Keeper) paused(kd kind) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.Now().Before(k.pause[kd].until)
+}
+
+// failed notes that a runner of a kind came to nothing, or ended while it waited.
+func (k *Keeper) failed(kd kind, early bool) {
+	if !early {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := k.pause[kd]
+	p.until = k.Now().Add(min(firstPause<<min(p.failures, 10), longestPause))
+	p.failures++
+	k.pause[kd] = p
+}
+
+func (k *Keeper) succeeded(kd kind) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p, ok := k.pause[kd]; ok && p.failures > 0 && !k.Now().Before(p.until) {
+		delete(k.pause, kd)
+	}
+}
