@@ -109,7 +109,7 @@ func pullToken(ctx context.Context, client *http.Client, asks, repository string
 		params[m[1]] = m[2]
 	}
 	realm, err := url.Parse(params["realm"])
-	if err != nil || realm.Scheme != "https" && !loopback(realm.Host) || !strings.HasPrefix(asks, "Bearer ") {
+	if err != nil || realm.Scheme != "https" && !local(realm.String()) || !strings.HasPrefix(asks, "Bearer ") {
 		return "", errImageLogin
 	}
 	realm.RawQuery = url.Values{"service": {params["service"]}, "scope": {"repository:" + repository + ":pull"}}.Encode()

@@ -424,3 +424,50 @@ func TestTheNamesOfImagesAreDockers(t *testing.T) {
 		}
 	}
 }
+
+// Registries such as ghcr.io show public images to a token that they give to everybody.
+func TestAnImageIsAskedForAsAnybody(t *testing.T) {
+	for name, tt := range map[string]struct {
+		challenge string // REALM is the address of the tokens
+		tokens    int    // what that answers
+		image     string
+		want      bool
+		says      string
+	}{
+		"it is public":           {`Bearer realm="REALM",service="r",scope="repository:a/b:pull"`, 200, "a/b:1", true, ""},
+		"there is no such tag":   {`Bearer realm="REALM",service="r"`, 200, "a/b:2", false, ""},
+		"nobody gets a token":    {`Bearer realm="REALM",service="r"`, 401, "a/b:1", false, errImageLogin.Error()},
+		"a password is asked":    {`Basic realm="REALM"`, 200, "a/b:1", false, errImageLogin.Error()},
+		"the realm is in clear":  {`Bearer realm="http://registry.example/token"`, 200, "a/b:1", false, errImageLogin.Error()},
+		"the answer is no token": {`Bearer realm="REALM",service="r"`, 502, "a/b:1", false, "its token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mux := http.NewServeMux()
+			registry := httptest.NewServer(mux)
+			t.Cleanup(registry.Close)
+			mux.HandleFunc("GET /token", func(w http.ResponseWriter, r *http.Request) {
+				if q := r.URL.Query(); q.Get("scope") != "repository:a/b:pull" || q.Get("service") != "r" {
+					t.Errorf("a token is asked for with %v", q)
+				}
+				if tt.tokens != 200 {
+					http.Error(w, "<html>", tt.tokens)
+					return
+				}
+				_, _ = w.Write([]byte(`{"token": "everybodys"}`))
+			})
+			mux.HandleFunc("HEAD /v2/a/b/manifests/{tag}", func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.Header.Get("Authorization") != "Bearer everybodys":
+					w.Header().Set("WWW-Authenticate", strings.ReplaceAll(tt.challenge, "REALM", registry.URL+"/token"))
+					w.WriteHeader(http.StatusUnauthorized)
+				case r.PathValue("tag") != "1":
+					w.WriteHeader(http.StatusNotFound)
+				}
+			})
+			got, err := imageExists(t.Context(), strings.TrimPrefix(registry.URL, "http://")+"/"+tt.image)
+			if got != tt.want || (err != nil) != (tt.says != "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("imageExists = %v, %v, want %v, %q", got, err, tt.want, tt.says)
+			}
+		})
+	}
+}
