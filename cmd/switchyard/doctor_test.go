@@ -226,7 +226,7 @@ func TestADoctorFindsWhatIsWrongAndHowToMendIt(t *testing.T) {
 			must(p.t, err)
 			p.file("app.pem", string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(other)})))
 		}, []string{`^github-login: .* the GitHub App 17: GitHub answered 401 .*; do: check that the GitHub App 17 is yours and that its settings page lists the private key`}},
-		"another App's ID": {func(p *patient) { p.flags["github-app-id"] = "18" }, []string{`^github-login: .* 404 \(Integration not found\); do: check the App's ID, 18`}},
+		"another App's ID": {func(p *patient) { p.flags["github-app-id"] = "18" }, []string{`^github-login: .* 404 \(Integration not found\).*; do: check the App's ID, 18`}},
 
 		"no database": {func(p *patient) {
 			p.flags["db"] = filepath.Join(p.dir, "none.db")
