@@ -22,18 +22,18 @@ type Nomad interface {
 	// gone. The job is not purged, so that its ID stays taken. Safe for concurrent use.
 	Stop(ctx context.Context, r Runner) error
 
-	// Jobs lists, in one request, the Nomad jobs of all runners in the client's own
-	// region, ended ones included for as long as Nomad keeps them, and returns the index
-	// from which Follow continues. Safe for concurrent use.
-	Jobs(ctx context.Context) (jobs []NomadJob, index uint64, err error)
+	// Jobs lists, in one request, the Nomad jobs of all runners in a region, ended ones
+	// included for as long as Nomad keeps them, and returns the index from which Follow
+	// continues there. Safe for concurrent use.
+	Jobs(ctx context.Context, region string) (jobs []NomadJob, index uint64, err error)
 
-	// Follow calls each with every event of runners' Nomad jobs, from index on, until
+	// Follow calls each with every event of runners' Nomad jobs in a region, from index on, until
 	// ctx ends, each fails, or Nomad does. The error says which and is never nil. There
 	// is never more than one call of each at a time. Events may be repeated. The first
 	// event is NomadFollowed. Nomad keeps few events, so those between index and
 	// NomadFollowed may be lost, and so may those after an error: call Jobs after
 	// NomadFollowed to see their outcome.
-	Follow(ctx context.Context, index uint64, each func(NomadEvent) error) error
+	Follow(ctx context.Context, region string, index uint64, each func(NomadEvent) error) error
 
 	// Allocation returns the newest allocation of a runner; ErrNotFound when it has
 	// none. Safe for concurrent use.
@@ -47,6 +47,10 @@ type Nomad interface {
 	// Home returns where Start registers the runners of a placement. Errors are
 	// classified as for Start. Safe for concurrent use.
 	Home(ctx context.Context, p Placement) (NomadAt, error)
+
+	// Region returns the region of Home, as far as that is known without a request: it
+	// makes none. Safe for concurrent use.
+	Region(p Placement) string
 
 	// Claims reports whether the runners of a placement fetch their configuration by a
 	// claim; if not, they bring their own registration. It is true for an unknown

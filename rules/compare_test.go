@@ -86,6 +86,7 @@ rules:
 		{"node pool", "node_pool: ci", "node_pool: od", []Change{{"node_pool", "ci", "od"}}},
 		{"datacenters", "[dc1, dc2]", "[dc2, dc3]", []Change{{"datacenters", "dc1", ""}, {"datacenters", "", "dc3"}}},
 		{"namespace", "namespace: ci, ", "", []Change{{"namespace", "ci", ""}}},
+		{"region", "namespace: ci, ", "namespace: ci, region: osaka, ", []Change{{"region", "", "osaka"}}},
 		{"priority", "priority: 50", "priority: 60", []Change{{"priority", "50", "60"}}},
 		{"task env", "{ A: '1', B: '' }", "{ A: '2', C: 'x y' }", []Change{{"task.env.A", `"1"`, `"2"`}, {"task.env.B", `""`, ""}, {"task.env.C", "", `"x y"`}}},
 		{"task config", "x:1', mounts: [a, { b: [1, 2.5, true] }]", "x:2', mounts: [a, { b: [1, 2.5, false] }]", []Change{

@@ -76,6 +76,29 @@ func (s *Set) Jobspecs() []string {
 	return slices.DeleteFunc(slices.Compact(names), func(n string) bool { return n == "" })
 }
 
+// Regions returns the regions of Nomad that rules, fallbacks, labels and defaults name as
+// literals, sorted.
+func (s *Set) Regions() []string {
+	layers := []*layer{&s.defaults}
+	for i := range s.rules {
+		layers = append(layers, &s.rules[i].layer)
+		for j := range s.rules[i].fallback {
+			layers = append(layers, &s.rules[i].fallback[j].layer)
+		}
+	}
+	for _, lb := range s.vocabulary.all() {
+		layers = append(layers, &lb.layer)
+	}
+	var names []string
+	for _, l := range layers {
+		if v := l.get(regionField); v != nil && v.template == nil {
+			names = append(names, v.literal.(string))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // AtRule returns a finding at a rule, "" for none of them.
 func (s *Set) AtRule(name, message string) Diagnostic {
 	for i := range s.rules {

@@ -123,10 +123,11 @@ type Placement struct {
 	Affinities  []Affinity   `json:"affinities"`
 	Devices     []Device     `json:"devices"`
 	Resources   Resources    `json:"resources"`
-	NodePool    string       `json:"node_pool"`   // "": the jobspec's own
-	Datacenters []string     `json:"datacenters"` // empty: the jobspec's own
-	Namespace   string       `json:"namespace"`   // "": the jobspec's own, then the Nomad client's
-	Priority    int          `json:"priority"`    // 1 to 100; 0: the jobspec's own
+	NodePool    string       `json:"node_pool"`        // "": the jobspec's own
+	Datacenters []string     `json:"datacenters"`      // empty: the jobspec's own
+	Namespace   string       `json:"namespace"`        // "": the jobspec's own, then the Nomad client's
+	Region      string       `json:"region,omitempty"` // "": the jobspec's own, then the Nomad client's
+	Priority    int          `json:"priority"`         // 1 to 100; 0: the jobspec's own
 	Task        Task         `json:"task"`
 	Runner      Runner       `json:"runner"`
 

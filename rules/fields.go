@@ -143,6 +143,10 @@ var placementFields = completed([]*field{
 		doc: "the namespace of the Nomad job", example: "ci",
 	},
 	{
+		key: "region", of: func(p *Placement) any { return &p.Region }, pattern: regionName, noun: "name of a Nomad region", dispatched: true,
+		doc: "the region of the Nomad job: one that is federated with that of NOMAD_ADDR", example: "tokyo",
+	},
+	{
 		key: "priority", of: func(p *Placement) any { return &p.Priority }, kind: aWhole, least: 1, top: 100,
 		doc: "the priority of the Nomad job", example: "70",
 	},
@@ -190,6 +194,7 @@ var (
 
 	cpu, cores        = at("resources.cpu"), at("resources.cores")
 	memory, memoryMax = at("resources.memory"), at("resources.memory_max")
+	regionField       = at("region")
 
 	runnerScope, runnerEnterprise, runnerGroup, runnerRegistration = at("runner.scope"), at("runner.enterprise"), at("runner.group"), at("runner.registration")
 )

@@ -267,8 +267,8 @@ func TestADispatchedJobRunsAsItIs(t *testing.T) {
 	const labels = `{ gpu: { devices: [gpu] }, team: { namespace: team, runner: { scope: organization } } }`
 	checkOutline(t, labels, defaults, `{ dispatch: github_runner }`, job(),
 		[]string{"dispatch = github_runner (rule r)", "namespace = ci (defaults)", "runner.group = 4 (defaults)"})
-	checkOutline(t, labels, defaults, `{ dispatch: github_runner, namespace: other, runner: { group: 5 } }`, job("gpu", "team"),
-		[]string{"dispatch = github_runner (rule r)", "namespace = team (label team)", "runner.group = 5 (rule r)", "runner.scope = organization (label team)"})
+	checkOutline(t, labels, defaults, `{ dispatch: github_runner, namespace: other, region: osaka, runner: { group: 5 } }`, job("gpu", "team"),
+		[]string{"dispatch = github_runner (rule r)", "namespace = team (label team)", "region = osaka (rule r)", "runner.group = 5 (rule r)", "runner.scope = organization (label team)"})
 
 	s := parse(t, "version: 1\nlabels: "+labels+"\nrules: [{ name: r, dispatch: github_runner }]\n")
 	for _, tt := range []struct{ label, want string }{

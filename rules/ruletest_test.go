@@ -114,7 +114,7 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 		{"the job and the run", "tests: [{ name: a, labels: [], job: { attempt: §0, branch: §[] }, run: { fork: §1 }, expect: { rule: linux } }]\n", []string{
 			`job attempt: 0 is not between 1 and 2147483647`, `job branch must be a single value, not a list`, `run fork must be true or false`}},
 
-		{"an empty expect", expects("§{}"), []string{`expect is empty: name one of outcome, rule, reason, labels, limit, urgency, time_limit, rerun, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`}},
+		{"an empty expect", expects("§{}"), []string{`expect is empty: name one of outcome, rule, reason, labels, limit, urgency, time_limit, rerun, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner`}},
 		{"an expect that is a text", expects("§linux"), []string{`expect must be a mapping, not a text`}},
 		{"an outcome that there is not", expects("{ outcome: §route }"), []string{`outcome "route": want one of routed, ignored, denied, unroutable, undecided; did you mean routed?`}},
 		{"an outcome that is a list", expects("{ outcome: §[] }"), []string{`outcome must be a text, not a list`}},
@@ -256,7 +256,7 @@ func testOf(t tester, d Decision) Test {
 		}
 		r := p.Resources
 		return object{
-			"jobspec": p.Jobspec, "dispatch": p.Dispatch, "node_pool": p.NodePool, "namespace": p.Namespace, "priority": p.Priority,
+			"jobspec": p.Jobspec, "dispatch": p.Dispatch, "node_pool": p.NodePool, "namespace": p.Namespace, "region": p.Region, "priority": p.Priority,
 			"constraints": exactly(constraints(p.Constraints)), "affinities": exactly(affinities), "devices": exactly(devices), "datacenters": exactly(append([]string{}, p.Datacenters...)),
 			"resources": object{"cpu": r.CPU, "cores": r.Cores, "memory": r.MemoryMB, "memory_max": r.MemoryMaxMB, "disk": r.DiskMB},
 			"task":      object{"env": p.Task.Env, "config": p.Task.Config},

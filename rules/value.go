@@ -95,6 +95,7 @@ func between(n int, err error, least, most int) (int, error) {
 // The names that Nomad accepts (nomad/structs, Nomad 2.0).
 var (
 	namespaceName  = regexp.MustCompile(`^[a-zA-Z0-9-]{1,128}$`)
+	regionName     = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,128}$`)
 	enterpriseSlug = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$`)
 	poolName       = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,128}$`)
 	datacenterGlob = regexp.MustCompile(`^[a-zA-Z0-9_.*-]{1,128}$`)

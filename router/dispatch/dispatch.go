@@ -365,6 +365,10 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 	if found, ok := di.Runners.Adopted(j.RunnerID()); ok {
 		return di.registered(ctx, j, router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try}, di.Now(), found, d)
 	}
+	region := di.Nomad.Region(j.Placement(d))
+	if err := di.Runners.Knows(region); err != nil {
+		return di.wait(ctx, j, d, err)
+	}
 	own := !di.Nomad.Claims(j.Placement(d))
 	var later *router.RetryAtError
 	if err := di.ready(ctx, j, j.Placement(d).Runner, own); errors.As(err, &later) {
@@ -375,7 +379,7 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 		}
 		return di.retry(ctx, j.ID, githubCause(err), later.At, reason, d)
 	}
-	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version()}
+	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: region}, Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version()}
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	taken, err := di.takeWarm(storeCtx, j, r, d)
@@ -533,7 +537,7 @@ func (di *Dispatcher) notAdopted(ctx context.Context, j router.Job, cause error)
 	return di.retry(ctx, j.ID, why, at, fmt.Sprintf("Nomad has a runner for it, which could not be adopted yet: %v", cause), nil)
 }
 
-// wait records that a job waits because Nomad does not answer; it was not asked for this one.
+// wait records that a job waits for Nomad, which was not asked for this one.
 func (di *Dispatcher) wait(ctx context.Context, j router.Job, d *rules.Decision, cause error) error {
 	at, _ := di.Backoff.Retry(cause, j.Failures)
 	return di.retry(ctx, j.ID, nomadCause(cause), at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)

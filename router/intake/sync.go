@@ -253,7 +253,7 @@ func (sy *Syncer) repositories(ctx context.Context) (repos []router.Repo, err er
 	jobs := sy.First.Jobs(ctx)
 	if jobs == nil {
 		var err error
-		if jobs, _, err = sy.Nomad.Jobs(ctx); err != nil {
+		if jobs, _, err = sy.Nomad.Jobs(ctx, ""); err != nil {
 			errs = append(errs, fmt.Errorf("list Nomad's runners: %w", err))
 		}
 	}

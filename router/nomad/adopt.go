@@ -20,7 +20,7 @@ func (c *Client) ClaimOf(ctx context.Context, j router.NomadJob) (claimURL strin
 		return "", "", false, router.ErrNotFound
 	}
 	if err != nil {
-		return "", "", false, ReadJob(j.ID, at).Classify(err)
+		return "", "", false, c.Classify(ctx, ReadJob(j.ID, at), err)
 	}
 	defer body.Close()
 	text, err := io.ReadAll(&bounded{from: body, left: maxStub})

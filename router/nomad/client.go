@@ -65,13 +65,15 @@ type shared struct {
 	log       *slog.Logger
 	plain     api.Config    // without an HTTP client
 	namespace string        // of jobs that name none
+	home      home          // the client's own region
 	silence   time.Duration // until a stream counts as dead
 	opening   time.Duration // until it counts as refused
 	hold      keyed         // one parse per jobspec, one dispatch per runner at a time
 	release   atomic.Pointer[released]
 
-	mu     sync.Mutex
-	parsed map[string][]byte // HCL as parsed by Nomad: JSON by jobspec hash
+	mu      sync.Mutex
+	parsed  map[string][]byte // HCL as parsed by Nomad: JSON by jobspec hash
+	regions map[string]string // that a jobspec names, by its hash
 }
 
 // New checks the configuration and returns a Client. It makes no request.
@@ -112,7 +114,8 @@ func New(c Config) (*Client, error) {
 		return nil, fmt.Errorf("make a Nomad client: %w", err)
 	}
 	made := &Client{shared: &shared{
-		api: client, plain: plain, log: cmp.Or(c.Logger, slog.Default()), namespace: cmp.Or(config.Namespace, api.DefaultNamespace), silence: silence, opening: opening, parsed: map[string][]byte{},
+		api: client, plain: plain, log: cmp.Or(c.Logger, slog.Default()), namespace: cmp.Or(config.Namespace, api.DefaultNamespace), home: home{name: config.Region},
+		silence: silence, opening: opening, parsed: map[string][]byte{}, regions: map[string]string{},
 	}}
 	made.Use(c.Jobspecs)
 	return made, nil
@@ -142,11 +145,10 @@ func (s Scope) Write(ctx context.Context) *api.WriteOptions {
 	return (&api.WriteOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
 }
 
-// ScopeOf returns where a rendered job goes. "global" is what Nomad fills in for a jobspec
-// without a region.
+// ScopeOf returns where a rendered job goes.
 func ScopeOf(j *api.Job) Scope {
 	s := Scope{Namespace: *j.Namespace}
-	if j.Region != nil && *j.Region != api.GlobalRegion {
+	if j.Region != nil {
 		s.Region = *j.Region
 	}
 	return s
@@ -180,13 +182,13 @@ func (c *Client) Start(ctx context.Context, r router.StartRequest) (router.Start
 // Home implements router.Nomad.
 func (c *Client) Home(ctx context.Context, p router.Placement) (router.NomadAt, error) {
 	if p.Dispatch != "" {
-		return router.NomadAt(parentAt(p, c.namespace)), nil
+		return router.NomadAt(c.parentAt(ctx, p)), nil
 	}
 	var job struct{ Namespace, Region *string } // of the whole jobspec, only that
 	if _, err := c.decode(ctx, p, &job); err != nil {
 		return router.NomadAt{}, err
 	}
-	return router.NomadAt(ScopeOf(&api.Job{Namespace: c.namespaceOf(p, job.Namespace), Region: job.Region})), nil
+	return router.NomadAt{Namespace: *c.namespaceOf(p, job.Namespace), Region: c.regionOf(ctx, p, job.Region)}, nil
 }
 
 func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.Job) (router.Started, error) {
@@ -203,8 +205,8 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 		}
 		return c.readBack(ctx, r, register, started, resp.JobModifyIndex)
 	}
-	classified := register.Classify(err)
-	if !Unclear(err) {
+	classified := c.Classify(ctx, register, err)
+	if !Unclear(err) || NoRegion(err) {
 		return router.Started{}, classified
 	}
 	// Nomad answers 500 to "already exists", to a job that it refuses and to failures
@@ -274,7 +276,7 @@ func (c *Client) Ended(ctx context.Context, r router.Runner) (bool, error) {
 	case Status(err) == http.StatusNotFound:
 		return true, nil
 	case err != nil:
-		return false, ReadJob(r.NomadJob, at).Classify(err)
+		return false, c.Classify(ctx, ReadJob(r.NomadJob, at), err)
 	}
 	return job.Status != nil && *job.Status == "dead", nil
 }
@@ -283,7 +285,7 @@ func (c *Client) Ended(ctx context.Context, r router.Runner) (bool, error) {
 func (c *Client) validate(ctx context.Context, of Call, job *api.Job) ([]string, error) {
 	resp, _, err := c.api.Jobs().Validate(job, of.At.Write(ctx))
 	if err != nil {
-		return nil, Call{What: "validate job " + *job.ID, At: of.At, Capability: "read-job"}.Classify(err)
+		return nil, c.Classify(ctx, Call{What: "validate job " + *job.ID, At: of.At, Capability: "read-job"}, err)
 	}
 	if resp.Error != "" {
 		return nil, of.refusal(resp.Error)

@@ -48,7 +48,7 @@ func TestAnswersOfNomadAreToldOf(t *testing.T) {
 			}
 		})
 		r := on.Start(t, client, on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable}))
-		_, _, jobsErr := client.Jobs(t.Context())
+		_, _, jobsErr := client.Jobs(t.Context(), "")
 		_, _, nodesErr := client.API().Nodes().List(nil)
 		_, endedErr := client.Ended(t.Context(), r)
 		if err := errors.Join(jobsErr, nodesErr, endedErr, client.Stop(t.Context(), r)); err != nil {

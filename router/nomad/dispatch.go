@@ -18,7 +18,7 @@ import (
 // dispatch runs an existing parameterized job as it is, with the meta keys of ours that
 // it declares.
 func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.Started, error) {
-	id, at := r.Placement.Dispatch, parentAt(r.Placement, c.namespace)
+	id, at := r.Placement.Dispatch, c.parentAt(ctx, r.Placement)
 	release, err := c.hold.lock(ctx, r.Runner.ID)
 	if err != nil {
 		return router.Started{}, fmt.Errorf("wait for an earlier dispatch of %s: %w", r.Runner.ID, err)
@@ -33,7 +33,7 @@ func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.St
 	write.IdempotencyToken = r.Runner.ID
 	resp, _, err := c.api.Jobs().DispatchOpts(&api.DispatchOptions{JobID: id, Meta: meta, IdPrefixTemplate: r.Runner.ID}, write)
 	if err != nil {
-		return router.Started{}, dispatchJob(id, at).Classify(err)
+		return router.Started{}, c.Classify(ctx, dispatchJob(id, at), err)
 	}
 	first, err := c.firstChild(ctx, id+"/dispatch-"+r.Runner.ID+"-", resp.DispatchedJobID, at)
 	if err != nil {
@@ -46,7 +46,7 @@ func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.St
 	}
 	child, _, err := c.api.Jobs().Info(started.NomadJob, at.Read(ctx))
 	if err != nil {
-		return router.Started{}, ReadJob(started.NomadJob, at).Classify(err)
+		return router.Started{}, c.Classify(ctx, ReadJob(started.NomadJob, at), err)
 	}
 	if token := child.Meta[MetaClaimToken]; token != "" {
 		started.ClaimToken = router.Secret(token)
@@ -64,7 +64,7 @@ func (c *Client) firstChild(ctx context.Context, prefix, made string, at Scope) 
 	read.Prefix = prefix
 	children, _, err := c.api.Jobs().List(read)
 	if err != nil {
-		return "", Call{What: "list the children " + prefix + "…", At: at, Capability: "list-jobs"}.Classify(err)
+		return "", c.Classify(ctx, Call{What: "list the children " + prefix + "…", At: at, Capability: "list-jobs"}, err)
 	}
 	if len(children) == 0 { // already gone
 		return made, nil
@@ -76,22 +76,22 @@ func (c *Client) firstChild(ctx context.Context, prefix, made string, at Scope) 
 		}
 		c.log.Warn("nomad accepted several dispatches of one runner, as it can before 1.11.2; all but the first are stopped", "nomad_job", child.ID, "first", first.ID)
 		if _, _, err := c.api.Jobs().DeregisterOpts(child.ID, &api.DeregisterOptions{}, at.Write(ctx)); err != nil {
-			return "", Call{What: "stop job " + child.ID, At: at, Capability: "submit-job"}.Classify(err)
+			return "", c.Classify(ctx, Call{What: "stop job " + child.ID, At: at, Capability: "submit-job"}, err)
 		}
 	}
 	return first.ID, nil
 }
 
 // parentAt returns where the job is that a placement dispatches.
-func parentAt(p router.Placement, namespace string) Scope {
-	return Scope{Namespace: cmp.Or(p.Namespace, namespace)}
+func (c *Client) parentAt(ctx context.Context, p router.Placement) Scope {
+	return Scope{Namespace: cmp.Or(p.Namespace, c.namespace), Region: c.regionOf(ctx, p, nil)}
 }
 
 // Parent reads the job that a request dispatches, and returns the meta that a
 // dispatch would give it. A job that is missing or does not fit is a JobspecError;
 // errors are classified as for Start. It needs read-job.
 func (c *Client) Parent(ctx context.Context, r router.StartRequest) (*api.Job, map[string]string, error) {
-	id, at := r.Placement.Dispatch, parentAt(r.Placement, c.namespace)
+	id, at := r.Placement.Dispatch, c.parentAt(ctx, r.Placement)
 	read := ReadJob(id, at)
 	job, _, err := c.api.Jobs().Info(id, at.Read(ctx))
 	switch {
@@ -101,7 +101,7 @@ func (c *Client) Parent(ctx context.Context, r router.StartRequest) (*api.Job, m
 			Err: &router.JobspecError{Err: fmt.Errorf("%s: there is none", read)},
 		}
 	case err != nil:
-		return nil, nil, read.Classify(err)
+		return nil, nil, c.Classify(ctx, read, err)
 	}
 	meta, err := dispatchMeta(r, job)
 	if err != nil {

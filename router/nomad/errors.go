@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	noPath   = "No path to region" // Nomad's words for a region that it does not know
+	noPath   = "No path to region" // Nomad's words for a region that it does not know, or that has no server alive
 	maxWords = 600                 // characters of Nomad's words in an error
 
 	// NodeRead is the capability that reading nodes takes, as in an ACL policy.
@@ -30,10 +30,14 @@ type Call struct {
 }
 
 func (c Call) String() string {
-	if c.At.Namespace == "" {
-		return c.What
+	said := c.What
+	if c.At.Namespace != "" {
+		said += " in namespace " + c.At.Namespace
 	}
-	return fmt.Sprintf("%s in namespace %s", c.What, c.At.Namespace)
+	if c.At.Region != "" {
+		said += " of region " + c.At.Region
+	}
+	return said
 }
 
 // Classify turns an error of the API client into one of router.Nomad's. An unknown error
@@ -62,13 +66,17 @@ func (c Call) Classify(err error) error {
 }
 
 func needs(capability string, at Scope) string {
+	token := "a token"
+	if at.Region != "" { // others are valid in the region that made them
+		token = "a global token, as for region " + at.Region + ","
+	}
 	if at.Namespace == "" {
-		return "set NOMAD_TOKEN to a token that has " + capability
+		return fmt.Sprintf("set NOMAD_TOKEN to %s that has %s", token, capability)
 	}
 	if at.Namespace == api.AllNamespacesNamespace {
-		return fmt.Sprintf("set NOMAD_TOKEN to a token that has %s on each namespace that rules name; it needs no other", capability)
+		return fmt.Sprintf("set NOMAD_TOKEN to %s that has %s on each namespace that rules name; it needs no other", token, capability)
 	}
-	return fmt.Sprintf("set NOMAD_TOKEN to a token that has %s on namespace %s", capability, at.Namespace)
+	return fmt.Sprintf("set NOMAD_TOKEN to %s that has %s on namespace %s", token, capability, at.Namespace)
 }
 
 // unanswered classifies an error of the connection.
@@ -111,7 +119,7 @@ func fixFor(said string) (fix string, ok bool) {
 		// nomad/job_endpoint_hook_node_pool.go, nomad/state/state_store.go
 		{"nonexistent node pool", "create the node pool, or correct it in the rule or jobspec"},
 		// nomad/structs/errors.go: errNoRegionPath, errJobRegistrationDisabled
-		{noPath, "join the region, or correct it in NOMAD_REGION or the jobspec"},
+		{noPath, "join the region, or correct it in the rule, the jobspec or NOMAD_REGION"},
 		{"disabled by the scheduler configuration", "let Nomad take jobs again (nomad operator scheduler set-config -reject-job-registration=false), or give Switchyard a management token"},
 		// Go's net/http/server.go, for a Nomad that wants TLS
 		{"HTTP request to an HTTPS server", "write NOMAD_ADDR with https:// instead of http://"},
@@ -129,7 +137,8 @@ func Unclear(err error) bool {
 	return Status(err) == http.StatusInternalServerError || Status(err) == http.StatusBadRequest
 }
 
-// NoRegion reports whether an error says that Nomad does not know the region.
+// NoRegion reports whether an error says that Nomad has no path to the region: it does not
+// know it, or none of its servers is alive.
 func NoRegion(err error) bool { return strings.Contains(err.Error(), noPath) }
 
 // Status returns the HTTP status of Nomad's answer: 200 if err is nil, 0 when there was no answer.

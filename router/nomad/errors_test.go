@@ -50,7 +50,7 @@ func join(said map[string]bool) (all string) {
 // The advice for a token that may list no namespace is about those that rules name, as it
 // needs no others.
 func TestWhatATokenForAllNamespacesNeeds(t *testing.T) {
-	_, _, err := answered(t, nomadtest.Answers{"": "403 Permission denied"}).Jobs(t.Context())
+	_, _, err := answered(t, nomadtest.Answers{"": "403 Permission denied"}).Jobs(t.Context(), "")
 	const want = "set NOMAD_TOKEN to a token that has list-jobs on each namespace that rules name; it needs no other"
 	if err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("Jobs = %v, want %s", err, want)
@@ -60,7 +60,7 @@ func TestWhatATokenForAllNamespacesNeeds(t *testing.T) {
 // A listing is a list, and nothing else is an empty one.
 func TestAListingIsAList(t *testing.T) {
 	for answer, want := range map[string]string{"[]": "", "{}": "begins with {", `{"a":1}`: "begins with {", "null": "begins with", `"x"`: "begins with x", "[": "unexpected EOF", "": "unexpected EOF"} {
-		_, _, err := answered(t, nomadtest.Answers{"": "200 " + answer}).Jobs(t.Context())
+		_, _, err := answered(t, nomadtest.Answers{"": "200 " + answer}).Jobs(t.Context(), "")
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("for %s: %v, want %q", answer, err, want)
 		}

@@ -68,18 +68,19 @@ func (c *Client) Stop(ctx context.Context, r router.Runner) error {
 	at := Scope(r.NomadAt)
 	// Nomad answers 200 when there is no such job.
 	if _, _, err := c.api.Jobs().DeregisterOpts(r.NomadJob, &api.DeregisterOptions{}, at.Write(ctx)); err != nil {
-		return Call{What: "stop job " + r.NomadJob, At: at, Capability: "submit-job"}.Classify(err)
+		return c.Classify(ctx, Call{What: "stop job " + r.NomadJob, At: at, Capability: "submit-job"}, err)
 	}
 	return nil
 }
 
-// Jobs implements router.Nomad, for the client's region. It lists the namespaces on
-// which the token has list-jobs; it is a FixError if there are none.
-func (c *Client) Jobs(ctx context.Context) (jobs []router.NomadJob, index uint64, err error) {
-	list := Call{What: "list jobs", At: Scope{Namespace: api.AllNamespacesNamespace}, Capability: "list-jobs"}
+// Jobs implements router.Nomad. It lists the namespaces on which the token has list-jobs;
+// it is a FixError if there are none.
+func (c *Client) Jobs(ctx context.Context, region string) (jobs []router.NomadJob, index uint64, err error) {
+	list := Call{What: "list jobs", At: Scope{api.AllNamespacesNamespace, region}, Capability: "list-jobs"}
 	query := url.Values{"filter": {ours}, "meta": {"true"}}
 	index, err = List(ctx, c, list, "/v1/jobs?"+query.Encode(), func(stub *jobStub) {
 		if j, ok := stub.job(); ok {
+			j.At.Region = region
 			jobs = append(jobs, j)
 		}
 	})
@@ -96,7 +97,7 @@ func List[T any](ctx context.Context, c *Client, call Call, path string, each fu
 	ctx = context.WithValue(ctx, indexKey{}, &index)
 	body, err := c.api.Raw().Response(path, call.At.Read(ctx))
 	if err != nil {
-		return 0, call.Classify(err)
+		return 0, c.Classify(ctx, call, err)
 	}
 	defer body.Close()
 	in := &bounded{from: body, left: maxStub}
@@ -237,19 +238,18 @@ var errSilent = fmt.Errorf("nothing came from Nomad for %v, not even a heartbeat
 // 2026-11-29).
 var errDenied = errors.New("no stream began, as for a token that may not read")
 
-// Follow implements router.Nomad, for the client's region. Nomad keeps the last 100 changes
-// of a cluster, or its event_buffer_size, and silently starts a stream of an older index
+// Follow implements router.Nomad. Nomad keeps the last 100 changes of a region, or its event_buffer_size, and silently starts a stream of an older index
 // at the oldest of them: hence NomadFollowed. It needs read-job, on all namespaces or on
 // those on which the token has any capability.
-func (c *Client) Follow(ctx context.Context, index uint64, each func(router.NomadEvent) error) error {
-	err := c.stream(ctx, api.AllNamespacesNamespace, index, each)
+func (c *Client) Follow(ctx context.Context, region string, index uint64, each func(router.NomadEvent) error) error {
+	err := c.stream(ctx, Scope{api.AllNamespacesNamespace, region}, index, each)
 	if !errors.Is(err, errDenied) || ctx.Err() != nil {
 		return err
 	}
-	list := Call{What: "list namespaces", Capability: "read-job on a namespace"}
-	namespaces, _, listErr := c.api.Namespaces().List(Scope{}.Read(ctx))
+	list := Call{What: "list namespaces", At: Scope{Region: region}, Capability: "read-job on a namespace"}
+	namespaces, _, listErr := c.api.Namespaces().List(list.At.Read(ctx))
 	if listErr != nil {
-		return list.Classify(listErr)
+		return c.Classify(ctx, list, listErr)
 	}
 	if len(namespaces) == 0 || len(namespaces) > maxStreams {
 		return err
@@ -271,7 +271,7 @@ func (c *Client) Follow(ctx context.Context, index uint64, each func(router.Noma
 	}
 	for _, n := range namespaces {
 		g.Go(func() error {
-			err := c.stream(ctx, n.Name, index, func(e router.NomadEvent) error {
+			err := c.stream(ctx, Scope{n.Name, region}, index, func(e router.NomadEvent) error {
 				mu.Lock()
 				defer mu.Unlock()
 				if e.Kind == router.NomadFollowed {
@@ -291,8 +291,8 @@ func (c *Client) Follow(ctx context.Context, index uint64, each func(router.Noma
 }
 
 // stream follows the events of a namespace, or of all.
-func (c *Client) stream(ctx context.Context, namespace string, index uint64, each func(router.NomadEvent) error) error {
-	follow := Call{What: "follow events", At: Scope{Namespace: namespace}, Capability: "read-job"}
+func (c *Client) stream(ctx context.Context, at Scope, index uint64, each func(router.NomadEvent) error) error {
+	follow := Call{What: "follow events", At: at, Capability: "read-job"}
 	denied := &router.FixError{Fix: needs(follow.Capability, follow.At), Err: fmt.Errorf("%s: %w", follow, errDenied)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -306,7 +306,7 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 	case errors.Is(err, io.EOF), Status(err) == http.StatusForbidden:
 		return denied
 	case err != nil:
-		return follow.Classify(err)
+		return c.Classify(ctx, follow, err)
 	}
 	defer body.Close()
 	late := time.AfterFunc(c.opening, func() { cancel(errDenied) })
@@ -346,7 +346,8 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 			if err != nil {
 				return fmt.Errorf("%s: event %d of %s %s: %w", follow, batch.Index, e.Topic, e.Key, err)
 			}
-			if event.Index = batch.Index; ok {
+			event.Index, event.At.Region = batch.Index, at.Region
+			if ok {
 				told = append(told, event)
 			}
 		}
@@ -572,7 +573,7 @@ func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Alloca
 	at := Scope(r.NomadAt)
 	list, _, err := c.api.Jobs().Allocations(r.NomadJob, false, at.Read(ctx))
 	if err != nil {
-		return router.Allocation{}, ReadJob(r.NomadJob, at).Classify(err)
+		return router.Allocation{}, c.Classify(ctx, ReadJob(r.NomadJob, at), err)
 	}
 	if len(list) == 0 { // as of a job that is not there
 		return router.Allocation{}, router.ErrNotFound
@@ -596,7 +597,7 @@ func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Alloca
 		}
 	case http.StatusForbidden, http.StatusNotFound: // the token may not read it, or it is gone
 	default:
-		return router.Allocation{}, Call{What: "read node " + newest.NodeName, Capability: NodeRead}.Classify(err)
+		return router.Allocation{}, c.Classify(ctx, Call{What: "read node " + newest.NodeName, At: Scope{Region: at.Region}, Capability: NodeRead}, err)
 	}
 	return a, nil
 }
@@ -606,7 +607,7 @@ func (c *Client) End(ctx context.Context, r router.Runner) (router.NomadEvent, e
 	at := Scope(r.NomadAt)
 	list, _, err := c.api.Jobs().Allocations(r.NomadJob, false, at.Read(ctx))
 	if err != nil {
-		return router.NomadEvent{}, ReadJob(r.NomadJob, at).Classify(err)
+		return router.NomadEvent{}, c.Classify(ctx, ReadJob(r.NomadJob, at), err)
 	}
 	if len(list) == 0 {
 		return router.NomadEvent{}, router.ErrNotFound
@@ -618,7 +619,7 @@ func (c *Client) End(ctx context.Context, r router.Runner) (router.NomadEvent, e
 		return router.NomadEvent{}, router.ErrNotFound
 	}
 	if err != nil {
-		return router.NomadEvent{}, read.Classify(err)
+		return router.NomadEvent{}, c.Classify(ctx, read, err)
 	}
 	defer body.Close()
 	var a allocation

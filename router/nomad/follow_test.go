@@ -42,7 +42,7 @@ func followed(t *testing.T, client *Client, index uint64) <-chan router.NomadEve
 	done := make(chan error)
 	go func() {
 		for { // a busy Nomad ends a stream now and then
-			err := client.Follow(ctx, index, func(e router.NomadEvent) error {
+			err := client.Follow(ctx, "", index, func(e router.NomadEvent) error {
 				index = max(index, e.Index)
 				events <- e
 				return nil
@@ -211,7 +211,7 @@ func TestContractFollow(t *testing.T) {
 			}
 		})
 		t.Run("again from an index on", func(t *testing.T) {
-			_, index, err := client.Jobs(t.Context())
+			_, index, err := client.Jobs(t.Context(), "")
 			if err != nil || index == 0 {
 				t.Fatal(index, err)
 			}
@@ -223,7 +223,7 @@ func TestContractFollow(t *testing.T) {
 		})
 		t.Run("a failure of its caller's ends it", func(t *testing.T) {
 			mine := errors.New("mine")
-			if err := client.Follow(t.Context(), 0, func(router.NomadEvent) error { return mine }); err != mine {
+			if err := client.Follow(t.Context(), "", 0, func(router.NomadEvent) error { return mine }); err != mine {
 				t.Errorf("Follow = %v", err)
 			}
 		})
@@ -275,7 +275,7 @@ func TestContractJobs(t *testing.T) {
 
 		var wrong string
 		for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-			list, index, err := client.Jobs(t.Context())
+			list, index, err := client.Jobs(t.Context(), "")
 			if err != nil || index == 0 {
 				t.Fatalf("Jobs = %d jobs at %d, %v", len(list), index, err)
 			}
@@ -397,7 +397,7 @@ func TestFollowNoticesALostStream(t *testing.T) {
 		virtual(t, name, func(t *testing.T) {
 			client := answered(t, c.answer)
 			begin := time.Now()
-			err := client.Follow(t.Context(), 0, func(router.NomadEvent) error { return nil })
+			err := client.Follow(t.Context(), "", 0, func(router.NomadEvent) error { return nil })
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Follow = %v after %v, want %q", err, time.Since(begin), c.want)
 			}
@@ -437,7 +437,7 @@ func TestFollowOfSomeNamespaces(t *testing.T) {
 			enough := errors.New("enough")
 			var kinds []string
 			seen := map[string]bool{}
-			err := client.Follow(t.Context(), 0, func(e router.NomadEvent) error {
+			err := client.Follow(t.Context(), "", 0, func(e router.NomadEvent) error {
 				kinds = append(kinds, string(e.Kind))
 				if seen[e.At.Namespace] = true; seen["ci"] && seen["apps"] && seen[""] {
 					return enough
@@ -594,7 +594,7 @@ func TestContractFollowAfterARestart(t *testing.T) {
 		ended := make(chan error, 1)
 		events := make(chan router.NomadEvent, 1000)
 		go func() {
-			ended <- client.Follow(context.Background(), 0, func(e router.NomadEvent) error { events <- e; return nil })
+			ended <- client.Follow(context.Background(), "", 0, func(e router.NomadEvent) error { events <- e; return nil })
 		}()
 		seen := next(t, events, before.NomadJob)
 		restart()
@@ -608,7 +608,7 @@ func TestContractFollowAfterARestart(t *testing.T) {
 		var index uint64
 		nomadtest.Await(t, "a listing", func() (ok bool) {
 			var err error
-			jobs, index, err = client.Jobs(t.Context())
+			jobs, index, err = client.Jobs(t.Context(), "")
 			return err == nil
 		})
 		if index < seen.Index || !slices.ContainsFunc(jobs, func(j router.NomadJob) bool { return j.ID == before.NomadJob && j.Waiting }) {
@@ -734,7 +734,7 @@ func BenchmarkList(b *testing.B) {
 	list := func(b *testing.B, client *Client) {
 		b.ReportAllocs()
 		for b.Loop() {
-			got, _, err := client.Jobs(b.Context())
+			got, _, err := client.Jobs(b.Context(), "")
 			if err != nil || len(got) < jobs {
 				b.Fatalf("%d jobs, %v", len(got), err)
 			}

@@ -45,6 +45,11 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	overlayGroup(group, r)
 	overlayTask(task, r)
 	job.Namespace = c.namespaceOf(p, job.Namespace)
+	if region := c.regionOf(ctx, p, job.Region); region != "" {
+		job.Region = &region
+	} else {
+		job.Region = nil // Nomad fills it in
+	}
 	meta := jobMeta(r)
 	job.Meta = merged(job.Meta, meta)
 	for key := range meta {

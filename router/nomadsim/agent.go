@@ -3,6 +3,8 @@ package nomadsim
 import (
 	"encoding/json"
 	"net/http"
+
+	"github.com/hashicorp/nomad/api"
 )
 
 // An AgentConfig is what a node's own agent says about its configuration.
@@ -26,8 +28,8 @@ func Agent(c AgentConfig) http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{
-			"config": map[string]any{"Region": region, "Datacenter": "dc1", "Client": map[string]any{"Enabled": true, "MaxKillTimeout": kill}, "Plugins": plugins},
-			"member": map[string]any{"Name": "nomadsim." + region}, "stats": map[string]any{},
+			"config": map[string]any{"Region": api.GlobalRegion, "Datacenter": "dc1", "Client": map[string]any{"Enabled": true, "MaxKillTimeout": kill}, "Plugins": plugins},
+			"member": map[string]any{"Name": "nomadsim." + api.GlobalRegion}, "stats": map[string]any{},
 		})
 	})
 	return mux

@@ -266,7 +266,7 @@ func (t *task) fetch(ctx context.Context, a *api.TaskArtifact) (string, error) {
 func environment(j *api.Job, t *api.Task, a *alloc) map[string]string {
 	env := map[string]string{
 		"NOMAD_ALLOC_ID": a.ID, "NOMAD_ALLOC_NAME": a.Name, "NOMAD_JOB_ID": a.JobID, "NOMAD_JOB_NAME": *j.Name, "NOMAD_GROUP_NAME": a.TaskGroup,
-		"NOMAD_TASK_NAME": t.Name, "NOMAD_NAMESPACE": a.Namespace, "NOMAD_DC": a.node.Datacenter, "NOMAD_REGION": region,
+		"NOMAD_TASK_NAME": t.Name, "NOMAD_NAMESPACE": a.Namespace, "NOMAD_DC": a.node.Datacenter, "NOMAD_REGION": *j.Region,
 		"NOMAD_TASK_DIR": "local", "NOMAD_SECRETS_DIR": "secrets", "NOMAD_ALLOC_DIR": "alloc",
 	}
 	// Values are interpolated once, with what was set before: env after meta.

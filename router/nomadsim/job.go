@@ -80,10 +80,10 @@ func (s jobAPI) register(_ http.Header, r *http.Request) (any, error) {
 		return nil, badRequest("Job ID hasn't been provided")
 	case pathID(r) != "" && pathID(r) != *req.Job.ID:
 		return nil, badRequest("Job ID does not match name")
-	case r.URL.Query().Get("region") == "" && req.Job.Region != nil && *req.Job.Region != "" && *req.Job.Region != region:
-		return nil, failure("No path to region")
+	case r.URL.Query().Get("region") == "" && req.Job.Region != nil && *req.Job.Region != "" && *req.Job.Region != s.cfg.Region:
+		return nil, failure(noPath) // Nomad sends it there
 	}
-	j := canonical(r, req.Job)
+	j := s.canonical(r, req.Job)
 	if s.closed {
 		return nil, errClosed
 	}
@@ -146,7 +146,7 @@ func enforce(old *api.Job, index uint64) error {
 }
 
 // canonical fills in defaults as Nomad does. The query's namespace wins over the job's.
-func canonical(r *http.Request, j *api.Job) *api.Job {
+func (s *cluster) canonical(r *http.Request, j *api.Job) *api.Job {
 	if ns := r.URL.Query().Get("namespace"); ns != "" {
 		j.Namespace = &ns
 	} else if j.Namespace != nil && *j.Namespace == "" {
@@ -160,6 +160,7 @@ func canonical(r *http.Request, j *api.Job) *api.Job {
 	if j.Priority != nil && *j.Priority == 0 {
 		j.Priority = nil
 	}
+	j.Region = new(s.cfg.Region)
 	j.Canonicalize()
 	*j.NodePool = cmp.Or(*j.NodePool, "default")
 	if len(j.Datacenters) == 0 {

@@ -471,7 +471,7 @@ func (s jobAPI) plan(_ http.Header, r *http.Request) (any, error) {
 	case *req.Job.ID != pathID(r):
 		return nil, badRequest("Job ID does not match")
 	}
-	j := canonical(r, req.Job)
+	j := s.canonical(r, req.Job)
 	warnings, err := s.admit(j)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,7 @@
 // nodes that exist in memory. It is for the demo, tests and what-if runs. One
 // contract suite holds its answers against a real agent's.
 //
-// It differs from Nomad in this: it reads no HCL; it has one region, and no
+// It differs from Nomad in this: it reads no HCL; it has no
 // ACLs, volumes, networks, preemption by itself (see Preempt), spreads, periodic or system jobs;
 // nothing restarts or is rescheduled, and the tasks of a group start together;
 // a dispatch's idempotency token holds even in a race; evaluations are complete
@@ -36,7 +36,6 @@ import (
 const (
 	maxBody   = 16 << 20        // bytes of a request's body
 	maxWait   = 5 * time.Minute // of a blocking query, Nomad's default
-	region    = "global"
 	namespace = "default"
 	release   = "2.0.5" // of Nomad, that it says it is
 
@@ -65,6 +64,9 @@ type Config struct {
 	// Start is called when a task's driver starts, after the artifacts are fetched: an
 	// error fails the allocation, like an image that cannot be pulled. nil: none fails.
 	Start func(ctx context.Context, t Task) error
+
+	// Region is the name of its region; "": global. See Server.Join.
+	Region string
 
 	Namespaces []string         // beside "default"
 	Client     *http.Client     // fetches artifacts; nil: one of its own, closed by Close
@@ -100,6 +102,13 @@ type Server struct {
 	*cluster
 	handler http.Handler
 	stop    context.CancelFunc
+	others  *federation
+}
+
+// A federation has the servers of several regions, by region. It is safe for concurrent use.
+type federation struct {
+	mu sync.Mutex
+	of map[string]*Server
 }
 
 // The handlers of the API: of one job, and of all else in the cluster.
@@ -152,6 +161,7 @@ func New(cfg Config) *Server {
 		cfg.Run = func(context.Context, Task) int { return 0 }
 	}
 	cfg.Release = cmp.Or(cfg.Release, release)
+	cfg.Region = cmp.Or(cfg.Region, api.GlobalRegion)
 	s := &Server{cluster: &cluster{
 		cfg: cfg, once: !version.Must(version.NewVersion(cfg.Release)).LessThan(version.Must(version.NewVersion(onceSince))), changed: make(chan struct{}),
 		jobs: map[key]*job{}, evals: map[string]*api.Evaluation{}, evalsOf: map[key][]string{}, allocs: map[string]*alloc{},
@@ -162,7 +172,7 @@ func New(cfg Config) *Server {
 	for _, n := range cfg.Nodes {
 		s.addNode(n)
 	}
-	s.handler = s.routes()
+	s.handler, s.others = s.routes(), &federation{of: map[string]*Server{cfg.Region: s}}
 	return s
 }
 
@@ -223,18 +233,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 		}
 	}
-	switch fault {
-	case Refusing:
+	_, remote := w.(forwarded)
+	asked := r.URL.Query().Get("region")
+	switch elsewhere := asked != "" && asked != s.cfg.Region && !local(r); {
+	case fault == Refusing:
 		panic(http.ErrAbortHandler)
-	case NoLeader:
-		refuse(w, http.StatusInternalServerError, "No cluster leader")
-		return
-	case Busy:
+	case fault == Busy && !remote:
 		refuse(w, http.StatusTooManyRequests, "Your IP is issuing too many concurrent connections, please rate limit your calls\n")
 		return
-	}
-	if asked := r.URL.Query().Get("region"); asked != "" && asked != region {
-		refuse(w, http.StatusInternalServerError, "No path to region")
+	case elsewhere:
+		s.forward(w, r, asked)
+		return
+	case fault == NoLeader && remote:
+		refuse(w, http.StatusInternalServerError, "rpc error: No cluster leader")
+		return
+	case fault == NoLeader:
+		refuse(w, http.StatusInternalServerError, "No cluster leader")
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -306,19 +320,16 @@ func (s *Server) routes() http.Handler {
 	handle("/operator/scheduler/configuration", "PUT POST", all.setScheduler)
 	handle("/operator/keyring/rotate", "PUT POST", all.rotateKeys)
 	m.Handle("/.well-known/jwks.json", s.answer(all.listKeys)).Methods(http.MethodGet)
-	handle("/regions", "GET", func(http.Header, *http.Request) (any, error) { return []string{region}, nil })
+	handle("/regions", "GET", func(http.Header, *http.Request) (any, error) { return s.reached(), nil })
 	handle("/status/leader", "GET", func(http.Header, *http.Request) (any, error) { return "127.0.0.1:4647", nil })
 	handle("/agent/self", "GET", func(http.Header, *http.Request) (any, error) {
 		return map[string]any{
-			"config": map[string]any{"Region": region, "Datacenter": "dc1", "Version": map[string]any{"Version": s.cfg.Release}},
-			"member": map[string]any{"Name": "nomadsim.global"}, "stats": map[string]any{},
+			"config": map[string]any{"Region": s.cfg.Region, "Datacenter": "dc1", "Version": map[string]any{"Version": s.cfg.Release}},
+			"member": map[string]any{"Name": "nomadsim." + s.cfg.Region}, "stats": map[string]any{},
 		}, nil
 	})
 	handle("/agent/members", "GET", func(http.Header, *http.Request) (any, error) {
-		return &api.ServerMembers{ServerName: "nomadsim", ServerRegion: region, ServerDC: "dc1", Members: []*api.AgentMember{{
-			Name: "nomadsim." + region, Addr: "127.0.0.1", Port: 4648, Status: "alive",
-			Tags: map[string]string{"role": "nomad", "region": region, "dc": "dc1", "build": s.cfg.Release},
-		}}}, nil
+		return &api.ServerMembers{ServerName: "nomadsim", ServerRegion: s.cfg.Region, ServerDC: "dc1", Members: s.members()}, nil
 	})
 	handle("/agent/health", "GET", func(http.Header, *http.Request) (any, error) {
 		ok := map[string]any{"ok": true, "message": "ok"}

@@ -47,7 +47,7 @@ type edit = func(*api.Job)
 
 // plain is a job for one task of a driver.
 func plain(id, driver string, edits ...edit) *api.Job {
-	j := api.NewBatchJob(id, id, region, 50)
+	j := api.NewBatchJob(id, id, api.GlobalRegion, 50)
 	g := api.NewTaskGroup("g", 1)
 	g.AddTask(api.NewTask("t", driver).Require(&api.Resources{CPU: new(1000), MemoryMB: new(1024)}))
 	j.AddTaskGroup(g)

@@ -391,7 +391,7 @@ func (s jobAPI) validateJob(_ http.Header, r *http.Request) (any, error) {
 	if req.Job == nil {
 		return nil, badRequest("Job must be specified")
 	}
-	warnings, err := s.admit(canonical(r, req.Job))
+	warnings, err := s.admit(s.canonical(r, req.Job))
 	resp := api.JobValidateResponse{DriverConfigValidated: true, Warnings: warnings}
 	if f, ok := errors.AsType[faults](err); ok {
 		resp.Error, resp.ValidationErrors = f.Error(), f

@@ -167,12 +167,7 @@ func (w *World) NewNomad(c nomadsim.Config) {
 	t := w.T
 	t.Helper()
 	if w.NomadURL = w.config.Agent; w.NomadURL == "" {
-		if c.Nodes == nil {
-			c.Nodes = []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})}
-		}
-		c.Run, c.Namespaces, c.Client = w.task, []string{"elsewhere"}, w.Net.Client()
-		w.Nomad = nomadsim.New(c)
-		t.Cleanup(w.Nomad.Close)
+		w.Nomad = w.newCluster(c, "node-1")
 		front := http.Handler(w.Nomad)
 		if w.config.Front != nil {
 			front = w.config.Front(front)
@@ -192,6 +187,25 @@ func (w *World) NewNomad(c nomadsim.Config) {
 	t.Cleanup(client.CloseIdleConnections)
 	w.API, err = api.NewClient(&api.Config{Address: w.NomadURL, HttpClient: client})
 	Must(t, err)
+}
+
+func (w *World) newCluster(c nomadsim.Config, node string) *nomadsim.Server {
+	if c.Nodes == nil {
+		c.Nodes = []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: node, Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})}
+	}
+	c.Run, c.Namespaces, c.Client = w.task, []string{"elsewhere"}, w.Net.Client()
+	sim := nomadsim.New(c)
+	w.T.Cleanup(sim.Close)
+	return sim
+}
+
+// Region federates the simulated Nomad with another region, which has one node if the
+// configuration has none: NAME-1.
+func (w *World) Region(c nomadsim.Config) *nomadsim.Server {
+	w.T.Helper()
+	sim := w.newCluster(c, c.Region+"-1")
+	w.Nomad.Join(sim)
+	return sim
 }
 
 func (w *World) task(ctx context.Context, t nomadsim.Task) int {

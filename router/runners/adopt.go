@@ -42,13 +42,13 @@ type adopter struct {
 // whose runners are to be adopted now; those that the first sync may still find are left
 // until then, or until their job is dispatched. Runners that had ended and that Nomad runs
 // all the same are live again; more is true when there are some.
-func (a *adopter) note(ctx context.Context, live []router.LiveRunner, jobs []router.NomadJob) (now []int64, more bool, err error) {
+func (a *adopter) note(ctx context.Context, live []router.LiveRunner, l *listing) (now []int64, more bool, err error) {
 	known := make(map[string]bool, len(live))
 	for i := range live {
 		known[live[i].ID] = true
 	}
-	unknown := map[string][]router.NomadJob{} // several when the ID is also used in other namespaces
-	for _, j := range jobs {
+	unknown := map[string][]router.NomadJob{} // several when the ID is also used in other namespaces or regions
+	for _, j := range l.jobs {
 		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !router.IsWarm(j.RunnerID) && !a.isForeign(j) {
 			unknown[j.RunnerID] = append(unknown[j.RunnerID], j)
 		}
@@ -79,8 +79,10 @@ func (a *adopter) note(ctx context.Context, live []router.LiveRunner, jobs []rou
 		}
 		of[jobID] = append(of[jobID], unknown[id]...)
 	}
-	a.orphans.set(of)
-	a.r.First.Listed(jobs)
+	a.orphans.set(of, l.regions)
+	if l.regions[""] {
+		a.r.First.Listed(l.jobs)
+	}
 	if len(ended) > 0 {
 		revived, err := a.r.Store.ClearEnded(ctx, ended, a.r.Now().Add(-settling), a.r.Now())
 		if err != nil {
@@ -154,7 +156,7 @@ func (a *adopter) warn(ctx context.Context, n router.NomadJob, err error) {
 func (a *adopter) isForeign(j router.NomadJob) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.foreign[nomadKey{j.ID, j.At.Namespace}]
+	return a.foreign[nomadKey{j.ID, j.At}]
 }
 
 // orphans are the runners on Nomad that the database does not have yet, by job, and those
@@ -166,9 +168,17 @@ type orphans struct {
 	adopted map[string]router.Started // by runner ID, for dispatch
 }
 
-func (o *orphans) set(jobs map[int64][]router.NomadJob) {
+// set replaces the runners in some regions.
+func (o *orphans) set(jobs map[int64][]router.NomadJob, regions map[string]bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	for id, list := range o.jobs {
+		for _, n := range list {
+			if !regions[n.At.Region] {
+				jobs[id] = append(jobs[id], n)
+			}
+		}
+	}
 	o.jobs, o.adopted = jobs, map[string]router.Started{}
 }
 
@@ -201,14 +211,14 @@ func (o *orphans) each(ctx context.Context, jobID int64, adopt func(router.Nomad
 
 	done := map[nomadKey]bool{}
 	for _, n := range list {
-		done[nomadKey{n.ID, n.At.Namespace}] = adopt(n) == nil
+		done[nomadKey{n.ID, n.At}] = adopt(n) == nil
 	}
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var left []router.NomadJob // of a later listing, if there was one meanwhile
 	for _, n := range o.jobs[jobID] {
-		if !done[nomadKey{n.ID, n.At.Namespace}] {
+		if !done[nomadKey{n.ID, n.At}] {
 			left = append(left, n)
 		}
 	}
@@ -319,11 +329,11 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob, j *router.Job
 		a.ignore(n, "the rules dispatch no such job for it")
 		return nil
 	}
-	switch home, err := a.inItsNamespace(nomadCtx, n, d); {
+	switch home, err := a.inItsPlace(nomadCtx, n, d); {
 	case err != nil:
 		return err
 	case !home:
-		a.ignore(n, "the rules start no runner of its job in that namespace")
+		a.ignore(n, "the rules start no runner of its job in that namespace and region")
 		return nil
 	}
 	if d.Outcome == rules.Routed {
@@ -367,17 +377,17 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob, j *router.Job
 func (a *adopter) ignore(n router.NomadJob, why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.r.Log.Throttled(slog.LevelWarn, why, "nomad has a job with the ID of a runner that is not this router's; it is left alone", "nomad_job", n.ID, "namespace", n.At.Namespace, "reason", why)
+	a.r.Log.Throttled(slog.LevelWarn, why, "nomad has a job with the ID of a runner that is not this router's; it is left alone", "nomad_job", n.ID, "namespace", n.At.Namespace, "region", n.At.Region, "reason", why)
 	if len(a.foreign) >= maxForeign {
 		clear(a.foreign)
 	}
-	a.foreign[nomadKey{n.ID, n.At.Namespace}] = true
+	a.foreign[nomadKey{n.ID, n.At}] = true
 }
 
-// inItsNamespace reports whether a Nomad job is in a namespace where the runners of its
+// inItsPlace reports whether a Nomad job is in a namespace and region where the runners of its
 // GitHub job are started. Whoever may register jobs in such a namespace can read the tokens
 // of runners anyway; whoever may do so only elsewhere must not get a token accepted.
-func (a *adopter) inItsNamespace(ctx context.Context, n router.NomadJob, d *router.Decision) (bool, error) {
+func (a *adopter) inItsPlace(ctx context.Context, n router.NomadJob, d *router.Decision) (bool, error) {
 	if d.Outcome != rules.Routed {
 		return true, nil // it gets no configuration
 	}
@@ -390,9 +400,9 @@ func (a *adopter) inItsNamespace(ctx context.Context, n router.NomadJob, d *rout
 	for _, p := range placements {
 		home, err := a.r.Nomad.Home(ctx, p)
 		if err != nil {
-			return false, fmt.Errorf("find the namespace of the runners of job %d: %w", n.JobID, err)
+			return false, fmt.Errorf("find where the runners are of job %d: %w", n.JobID, err)
 		}
-		if home.Namespace == n.At.Namespace {
+		if home == n.At {
 			return true, nil
 		}
 	}

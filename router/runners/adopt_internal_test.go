@@ -32,7 +32,7 @@ func (adoptNomad) ClaimOf(context.Context, router.NomadJob) (string, router.Secr
 // Dispatch records with the job that Adopt returns why that waits.
 func TestAJobThatCannotBeReadAfterAnAdoptionIsReturned(t *testing.T) {
 	rs := New(&Runners{Store: adoptStore{}, Nomad: adoptNomad{}, Log: telemetry.NewLog(slog.New(slog.DiscardHandler), time.Now)})
-	rs.adopter.orphans.set(map[int64][]router.NomadJob{7: {{ID: "gha-7-2", RunnerID: "gha-7-2"}}})
+	rs.adopter.orphans.set(map[int64][]router.NomadJob{7: {{ID: "gha-7-2", RunnerID: "gha-7-2"}}}, map[string]bool{"": true})
 	if j, err := rs.Adopt(t.Context(), router.Job{ID: 7, Try: 1}); j.ID != 7 || err == nil {
 		t.Errorf("Adopt = job %d, %v; want job 7 and the error", j.ID, err)
 	}
@@ -86,7 +86,7 @@ func TestManyRunnersAreAdoptedInSeveralPasses(t *testing.T) {
 		passes := 0
 		for ; first.Settling() && passes < 10; passes++ {
 			began, next := time.Now(), time.Time{}
-			if err := rs.reconciler.pass(t.Context(), jobs, &next); err != nil {
+			if err := rs.reconciler.pass(t.Context(), &listing{map[string]bool{"": true}, jobs}, &next); err != nil {
 				t.Fatal(err)
 			}
 			if took := time.Since(began); took > sweep+20*time.Second {

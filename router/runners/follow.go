@@ -30,17 +30,17 @@ const (
 
 // A follower records Nomad's events.
 type follower struct {
-	r        *Runners
-	listings chan []router.NomadJob // size 1; to be compared with the database
-	why      asker
+	r       *Runners
+	regions *regions
+	why     asker
 }
 
-// follow keeps the database in step with Nomad until ctx ends: it has a listing compared,
-// then records the events after it, and starts over whenever the stream fails.
-func (f *follower) follow(ctx context.Context) error {
+// followRegion keeps the database in step with a region until ctx ends: it has a listing
+// compared, then records the events after it, and starts over whenever the stream fails.
+func (f *follower) followRegion(ctx context.Context, region string) error {
 	for failures := 0; ; failures++ {
 		began := f.r.Now()
-		err := f.followOnce(ctx)
+		err := f.followOnce(ctx, region)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -51,10 +51,11 @@ func (f *follower) follow(ctx context.Context) error {
 		if !ok {
 			at = f.r.Now().Add(router.LongestWait)
 		}
+		f.regions.fails(region, err)
 		if fix, ok := errors.AsType[*router.FixError](err); ok {
-			f.r.Log.Throttled(slog.LevelError, "", "nomad does not allow its events to be followed", "fix", fix.Fix, "err", err, "again_at", at)
+			f.r.Log.Throttled(slog.LevelError, region, "nomad does not allow its events to be followed", "fix", fix.Fix, "err", err, "again_at", at)
 		} else {
-			f.r.Log.Throttled(slog.LevelWarn, "", "the stream of Nomad's events broke; its jobs are listed again", "err", err, "again_at", at)
+			f.r.Log.Throttled(slog.LevelWarn, region, "the stream of Nomad's events broke; its jobs are listed again", "err", err, "again_at", at)
 		}
 		select {
 		case <-ctx.Done():
@@ -65,24 +66,18 @@ func (f *follower) follow(ctx context.Context) error {
 }
 
 // followOnce follows until something fails; its error is never nil.
-func (f *follower) followOnce(ctx context.Context) error {
-	jobs, index, err := f.list(ctx)
+func (f *follower) followOnce(ctx context.Context, region string) error {
+	jobs, index, err := f.list(ctx, region)
 	if err != nil {
 		return err
 	}
-	if jobs == nil {
-		jobs = []router.NomadJob{}
-	}
-	select { // the newest listing is what counts
-	case <-f.listings:
-	default:
-	}
-	f.listings <- jobs
+	f.regions.fails(region, nil)
+	f.regions.listed(region, jobs)
 
 	g, ctx := errgroup.WithContext(ctx)
 	events := make(chan router.NomadEvent, 4*eventBatch)
 	g.Go(func() error {
-		return f.r.Nomad.Follow(ctx, index, func(e router.NomadEvent) error {
+		return f.r.Nomad.Follow(ctx, region, index, func(e router.NomadEvent) error {
 			select {
 			case events <- e:
 				return nil
@@ -120,10 +115,10 @@ func gather(events <-chan router.NomadEvent, first router.NomadEvent) []router.N
 	return batch
 }
 
-func (f *follower) list(ctx context.Context) (jobs []router.NomadJob, index uint64, err error) {
+func (f *follower) list(ctx context.Context, region string) (jobs []router.NomadJob, index uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, router.ListTimeout)
 	defer cancel()
-	return f.r.Nomad.Jobs(ctx)
+	return f.r.Nomad.Jobs(ctx, region)
 }
 
 // record records events and does what they call for at once. Its errors are the store's.

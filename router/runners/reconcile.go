@@ -242,7 +242,6 @@ type reconciler struct {
 func (c *reconciler) reconcile(ctx context.Context) error {
 	next, last := c.r.Now().Add(c.r.Sweep), time.Time{}
 	for {
-		var jobs []router.NomadJob
 		var err error
 		if now := c.r.Now(); last.After(now) || next.Sub(now) > c.r.Sweep { // the clock was set back
 			last, next = now, now.Add(min(next.Sub(now), c.r.Sweep))
@@ -261,9 +260,10 @@ func (c *reconciler) reconcile(ctx context.Context) error {
 				next = at
 			}
 			continue
-		case jobs = <-c.r.follower.listings:
+		case <-c.r.follower.regions.listings:
 			timer.Stop()
-			err = c.pass(ctx, jobs, &next)
+			made := c.r.follower.regions.take()
+			err = c.pass(ctx, &made, &next)
 		case <-timer.C:
 			err = c.pass(ctx, nil, &next)
 		}
@@ -274,25 +274,33 @@ func (c *reconciler) reconcile(ctx context.Context) error {
 	}
 }
 
-// pass compares all live runners with a listing of Nomad (nil: it makes one), does what
-// must be done, and sets next to when the next pass is due.
-func (c *reconciler) pass(ctx context.Context, jobs []router.NomadJob, next *time.Time) error {
-	began := c.r.Now()
-	*next = began.Add(c.r.Sweep)
+// pass compares the live runners with a listing of the regions that they are in (nil: it
+// makes one of all), does what must be done, and sets next to when the next pass is due.
+func (c *reconciler) pass(ctx context.Context, made *listing, next *time.Time) error {
+	began, regions := c.r.Now(), c.r.follower.regions
+	if made == nil || len(made.regions) >= len(regions.names()) {
+		*next = began.Add(c.r.Sweep)
+	}
 	storeCtx, cancel := context.WithTimeout(ctx, router.ListTimeout)
 	defer cancel()
 	live, err := c.r.Store.Live(storeCtx)
 	if err != nil {
 		return err
 	}
-	if jobs == nil { // made after the database was read, so that no registration is missed
-		if jobs, _, err = c.r.follower.list(ctx); err != nil {
-			return err
+	for i := range live {
+		regions.want(began, live[i].NomadAt.Region)
+	}
+	var unlisted error
+	if made == nil { // made after the database was read, so that no registration is missed
+		var all listing
+		if all, unlisted = c.r.follower.listAll(ctx); len(all.regions) == 0 {
+			return unlisted
 		}
+		made = &all
 	}
 	c.r.Listed(ctx, jobs)
 	c.running.see(live)
-	todo, again := c.r.policy.compare(live, jobs, began)
+	todo, again := c.r.policy.compare(live, made, began)
 	if !again.IsZero() && again.Before(*next) {
 		*next = again
 	}
@@ -300,25 +308,29 @@ func (c *reconciler) pass(ctx context.Context, jobs []router.NomadJob, next *tim
 	if next.Before(soonest) {
 		*next = soonest
 	}
-	orphaned, more, err := c.r.adopter.note(ctx, live, jobs) // first, as dispatch waits for it
+	orphaned, more, err := c.r.adopter.note(ctx, live, made) // first, as dispatch waits for it
 	if err != nil {
 		return err
 	}
+	regions.note(made)
 	if err := c.doAll(ctx, todo); err != nil {
 		return err
 	}
 	all, err := c.r.adopter.adoptAll(ctx, orphaned)
-	if all {
+	if all && made.regions[""] {
 		c.r.First.Compared()
 	}
 	if (more || !all) && soonest.Before(*next) {
 		*next = soonest
 	}
-	return err
+	return errors.Join(err, unlisted)
 }
 
-// A nomadKey identifies a Nomad job in the region of the client.
-type nomadKey struct{ id, namespace string }
+// A nomadKey identifies a Nomad job.
+type nomadKey struct {
+	id string
+	at router.NomadAt
+}
 
 // A task is a runner and what is to be done about it.
 type task struct {
@@ -327,23 +339,27 @@ type task struct {
 	why    string
 }
 
-// compare returns what must be done about the runners, and when those must be compared
+// compare returns what must be done about the runners in the regions of a listing, and when those must be compared
 // again for which it is too early (zero: none).
-func (p *policy) compare(live []router.LiveRunner, jobs []router.NomadJob, now time.Time) (todo []task, again time.Time) {
-	listed := make(map[nomadKey]*router.NomadJob, len(jobs))
-	named := make(map[string]*router.NomadJob, len(jobs)) // by the runner's ID
-	for i := range jobs {
-		j := &jobs[i]
-		listed[nomadKey{j.ID, j.At.Namespace}] = j
-		if known := named[j.RunnerID]; known == nil || known.Status == "dead" {
-			named[j.RunnerID] = j
+func (p *policy) compare(live []router.LiveRunner, l *listing, now time.Time) (todo []task, again time.Time) {
+	listed := make(map[nomadKey]*router.NomadJob, len(l.jobs))
+	named := make(map[nomadKey]*router.NomadJob, len(l.jobs)) // by the runner's ID, in any namespace
+	for i := range l.jobs {
+		j := &l.jobs[i]
+		listed[nomadKey{j.ID, j.At}] = j
+		of := nomadKey{j.RunnerID, router.NomadAt{Region: j.At.Region}}
+		if known := named[of]; known == nil || known.Status == "dead" {
+			named[of] = j
 		}
 	}
 	confirm := 0
 	for _, r := range live {
-		on := named[r.ID]
+		if !l.regions[r.NomadAt.Region] {
+			continue
+		}
+		on := named[nomadKey{r.ID, router.NomadAt{Region: r.NomadAt.Region}}]
 		if r.NomadJob != "" {
-			on = listed[nomadKey{r.NomadJob, r.NomadAt.Namespace}]
+			on = listed[nomadKey{r.NomadJob, r.NomadAt}]
 		}
 		if on != nil && r.NomadJob == "" {
 			r.NomadJob, r.NomadAt = on.ID, on.At
@@ -506,8 +522,8 @@ func (c *reconciler) exitCode(ctx context.Context, r router.LiveRunner) int {
 	return e.Code
 }
 
-// confirm asks Nomad about a runner that a listing lacks: its job may be in a namespace or
-// region that is not listed. If it is gone or has ended, confirm does what that requires.
+// confirm asks Nomad about a runner that a listing lacks: its job may be in a namespace that
+// is not listed. If it is gone or has ended, confirm does what that requires.
 func (c *reconciler) confirm(ctx context.Context, r router.LiveRunner) (ended bool, err error) {
 	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()

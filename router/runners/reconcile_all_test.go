@@ -225,15 +225,39 @@ func TestARunnerThatMayBeAboutToRegisterIsNotStoppedYet(t *testing.T) {
 }
 
 // Whoever calls a Nomad job as ours is called, elsewhere, hides nothing of ours.
-func TestAListingIsReadByNamespace(t *testing.T) {
+func TestAListingIsReadByNamespaceAndRegion(t *testing.T) {
 	c := &policy{doubt: 2 * time.Minute}
 	r := router.LiveRunner{Runner: router.Runner{ID: "gha-1-1", NomadJob: "gha-1-1", NomadAt: router.NomadAt{Namespace: "ci"}, State: router.RunnerBusy}}
 	ours := router.NomadJob{ID: "gha-1-1", RunnerID: "gha-1-1", At: router.NomadAt{Namespace: "ci"}, Status: "dead"}
 	other := router.NomadJob{ID: "gha-1-1", RunnerID: "gha-1-1", At: router.NomadAt{Namespace: "elsewhere"}, Status: "running"}
-	for _, list := range [][]router.NomadJob{{ours, other}, {other, ours}} {
-		todo, _ := c.compare([]router.LiveRunner{r}, list, time.Now())
+	third := router.NomadJob{ID: "gha-1-1", RunnerID: "gha-1-1", At: router.NomadAt{Namespace: "ci", Region: "tokyo"}, Status: "running"}
+	for _, list := range [][]router.NomadJob{{ours, other, third}, {third, other, ours}} {
+		todo, _ := c.compare([]router.LiveRunner{r}, &listing{map[string]bool{"": true, "tokyo": true}, list}, time.Now())
 		if len(todo) != 1 || todo[0].what != recordEnd {
 			t.Errorf("compare says %+v, want that its end is recorded", todo)
 		}
+	}
+}
+
+// Nothing is done about a runner in a region that could not be listed.
+func TestARunnerWhoseRegionIsNotListedIsLeftAlone(t *testing.T) {
+	c := &policy{doubt: 2 * time.Minute}
+	r := router.LiveRunner{Runner: router.Runner{ID: "gha-1-1", NomadJob: "gha-1-1", NomadAt: router.NomadAt{Namespace: "ci", Region: "tokyo"}, State: router.RunnerBusy}}
+	if todo, _ := c.compare([]router.LiveRunner{r}, &listing{regions: map[string]bool{"": true}}, time.Now()); len(todo) != 0 {
+		t.Errorf("compare says %+v, want nothing", todo)
+	}
+	if todo, _ := c.compare([]router.LiveRunner{r}, &listing{regions: map[string]bool{"": true, "tokyo": true}}, time.Now()); len(todo) != 1 || todo[0].what != confirmEnd {
+		t.Errorf("compare says %+v, want that Nomad is asked about it", todo)
+	}
+}
+
+// Orphans stay known while their region cannot be listed.
+func TestAListingReplacesTheOrphansOfItsRegions(t *testing.T) {
+	var o orphans
+	in := func(region string) router.NomadJob { return router.NomadJob{ID: "gha-7-2", At: router.NomadAt{Region: region}} }
+	o.set(map[int64][]router.NomadJob{7: {in("")}, 8: {in("tokyo")}}, map[string]bool{"": true, "tokyo": true})
+	o.set(map[int64][]router.NomadJob{9: {in("")}}, map[string]bool{"": true})
+	if len(o.jobs) != 2 || o.jobs[8] == nil || o.jobs[9] == nil {
+		t.Errorf("orphans of %v, want those of 8 and 9", o.jobs)
 	}
 }

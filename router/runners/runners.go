@@ -149,7 +149,7 @@ type Runners struct {
 // New returns Runners whose exported fields are those of rs.
 func New(rs *Runners) *Runners {
 	rs.policy = policy{doubt: rs.Doubt, idle: rs.Idle, sweep: rs.Sweep, publicURL: rs.PublicURL}
-	rs.follower = &follower{r: rs, listings: make(chan []router.NomadJob, 1), why: asker{wake: router.NewHint()}}
+	rs.follower = &follower{r: rs, regions: newRegions(), why: asker{wake: router.NewHint()}}
 	rs.reconciler = &reconciler{r: rs}
 	rs.adopter = &adopter{r: rs, tried: map[int64]bool{}, foreign: map[nomadKey]bool{}}
 	rs.ended = make(chan router.LiveRunner, maxEnded)

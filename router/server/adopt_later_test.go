@@ -31,9 +31,9 @@ func (c adoptCluster) ClaimOf(ctx context.Context, j router.NomadJob) (string, r
 	return c.cluster.ClaimOf(ctx, j)
 }
 
-func (c adoptCluster) Jobs(ctx context.Context) ([]router.NomadJob, uint64, error) {
+func (c adoptCluster) Jobs(ctx context.Context, region string) ([]router.NomadJob, uint64, error) {
 	router.Pause(ctx, c.list)
-	return c.cluster.Jobs(ctx)
+	return c.cluster.Jobs(ctx, region)
 }
 
 func (h adoptHub) Runners(context.Context, router.Target) ([]router.GitHubRunner, error) {

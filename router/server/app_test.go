@@ -130,7 +130,7 @@ func (c *cluster) Stop(_ context.Context, r router.Runner) error {
 	return nil
 }
 
-func (c *cluster) Jobs(context.Context) (list []router.NomadJob, index uint64, err error) {
+func (c *cluster) Jobs(context.Context, string) (list []router.NomadJob, index uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, r := range c.jobs {
@@ -143,7 +143,7 @@ func (c *cluster) Jobs(context.Context) (list []router.NomadJob, index uint64, e
 	return list, 1, nil
 }
 
-func (c *cluster) Follow(ctx context.Context, _ uint64, _ func(router.NomadEvent) error) error {
+func (c *cluster) Follow(ctx context.Context, _ string, _ uint64, _ func(router.NomadEvent) error) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -162,6 +162,8 @@ func (c *cluster) End(context.Context, router.Runner) (router.NomadEvent, error)
 func (c *cluster) Home(context.Context, router.Placement) (router.NomadAt, error) {
 	return router.NomadAt{}, nil
 }
+
+func (*cluster) Region(p router.Placement) string { return p.Region }
 
 func (c *cluster) Claims(p router.Placement) bool { return p.Dispatch == "" }
 

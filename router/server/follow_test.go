@@ -14,7 +14,7 @@ import (
 // shutCluster is a Nomad whose token may not list jobs.
 type shutCluster struct{ *cluster }
 
-func (shutCluster) Follow(context.Context, uint64, func(router.NomadEvent) error) error {
+func (shutCluster) Follow(context.Context, string, uint64, func(router.NomadEvent) error) error {
 	return &router.FixError{Fix: "give the token list-jobs", Err: errors.New("403")}
 }
 

@@ -24,9 +24,9 @@ type listedNomad struct {
 	lists atomic.Int32
 }
 
-func (n *listedNomad) Jobs(ctx context.Context) ([]router.NomadJob, uint64, error) {
+func (n *listedNomad) Jobs(ctx context.Context, region string) ([]router.NomadJob, uint64, error) {
 	defer n.lists.Add(1)
-	return n.Nomad.Jobs(ctx)
+	return n.Nomad.Jobs(ctx, region)
 }
 
 // Whoever may register jobs in some other namespace can name one as a runner is

@@ -32,8 +32,8 @@ type crowd struct {
 	listings int
 }
 
-func (c *crowd) Jobs(ctx context.Context) ([]router.NomadJob, uint64, error) {
-	return c.client.Jobs(ctx)
+func (c *crowd) Jobs(ctx context.Context, region string) ([]router.NomadJob, uint64, error) {
+	return c.client.Jobs(ctx, region)
 }
 
 func (c *crowd) ServeHTTP(w http.ResponseWriter, _ *http.Request) {

@@ -191,7 +191,7 @@ func (n refusing) Start(ctx context.Context, r router.StartRequest) (router.Star
 	return n.Nomad.Start(ctx, r)
 }
 
-func (n refusing) Jobs(context.Context) ([]router.NomadJob, uint64, error) {
+func (n refusing) Jobs(context.Context, string) ([]router.NomadJob, uint64, error) {
 	return nil, 0, errors.New("connection refused")
 }
 

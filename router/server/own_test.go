@@ -381,9 +381,9 @@ type listingNomad struct {
 	lists atomic.Int64
 }
 
-func (n *listingNomad) Jobs(ctx context.Context) ([]router.NomadJob, uint64, error) {
+func (n *listingNomad) Jobs(ctx context.Context, region string) ([]router.NomadJob, uint64, error) {
 	n.lists.Add(1)
-	return n.Nomad.Jobs(ctx)
+	return n.Nomad.Jobs(ctx, region)
 }
 
 // The first step on a real Nomad, when there is one, with the job as the page has

@@ -60,8 +60,8 @@ const (
 	// An event can overtake the record of the registration: the runner then
 	// has no Nomad job yet, but its ID is that of the event's, or in it.
 	seenRunnerSQL = `
-SELECT id FROM runners WHERE nomad_job = ?1 AND nomad_job <> '' AND namespace = ?2
-UNION ALL SELECT id FROM runners WHERE id = ?3 AND nomad_job = ''
+SELECT id FROM runners WHERE nomad_job = ?1 AND nomad_job <> '' AND namespace = ?2 AND region = ?4
+UNION ALL SELECT id FROM runners WHERE id = ?3 AND nomad_job = '' AND region = ?4
 LIMIT 1`
 
 	placedSQL = `
@@ -162,7 +162,7 @@ func (s *runnerStore) RecordNomadEvents(ctx context.Context, events []router.Nom
 		last := map[string]int{} // places in seen
 		for _, e := range events {
 			var id string
-			err := t.query(into(&id), seenRunnerSQL, e.Job, e.At.Namespace, runnerIn(e.Job))
+			err := t.query(into(&id), seenRunnerSQL, e.Job, e.At.Namespace, runnerIn(e.Job), e.At.Region)
 			if err != nil {
 				return nil, err
 			}
@@ -596,13 +596,13 @@ func (s *runnerStore) UnknownRunners(ctx context.Context, runnerIDs []string) (m
 
 const clearEndedSQL = `
 UPDATE runners SET ended_at = 0, updated_at = ?3, reason = reason || '; and Nomad started it again'
-WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped') AND nomad_job = ?4 AND namespace = ?5`
+WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped') AND nomad_job = ?4 AND namespace = ?5 AND region = ?6`
 
 // ClearEnded implements runners.Store.
 func (s *runnerStore) ClearEnded(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (revived int, err error) {
 	return changed(ctx, s.db, router.SourceNomad, func(t *tx) (revived int, err error) {
 		for _, j := range jobs {
-			n, err := t.exec(clearEndedSQL, j.RunnerID, millis(before), millis(now), j.ID, j.At.Namespace)
+			n, err := t.exec(clearEndedSQL, j.RunnerID, millis(before), millis(now), j.ID, j.At.Namespace, j.At.Region)
 			if err != nil {
 				return 0, fmt.Errorf("record that runner %s did not end: %w", j.RunnerID, err)
 			}

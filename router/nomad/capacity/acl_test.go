@@ -74,18 +74,18 @@ func TestThePolicyOfTheInstallationIsEnough(t *testing.T) {
 	parsed := router.Placement{Jobspec: "burst", Constraints: nomadtest.Unplaceable} // JSON: Nomad need not parse it
 
 	client := token(t, "whole", "", "")
-	_, index, err := client.Jobs(t.Context())
+	_, index, err := client.Jobs(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ran, waits := start(t, client, 1, shell), start(t, client, 2, waiting)
-	if jobs, _, err := client.Jobs(t.Context()); err != nil || len(jobs) != 2 {
+	if jobs, _, err := client.Jobs(t.Context(), ""); err != nil || len(jobs) != 2 {
 		t.Errorf("Jobs: %v, %v, want 2", jobs, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	seen := errors.New("seen")
-	if err := client.Follow(ctx, index, func(e router.NomadEvent) error {
+	if err := client.Follow(ctx, "", index, func(e router.NomadEvent) error {
 		if e.Job == ran.NomadJob && e.Kind == router.NomadEnded {
 			return seen
 		}
@@ -146,7 +146,7 @@ func TestThePolicyOfTheInstallationIsEnough(t *testing.T) {
 			_, err := c.Unplaced(t.Context(), router.Job{ID: 2}, waits)
 			return err
 		}, "read-job on namespace default", ""},
-		{"jobs", [2]string{`"list-jobs", `}, func(c *Client) error { _, _, err := c.Jobs(t.Context()); return err }, "list-jobs", "list jobs"},
+		{"jobs", [2]string{`"list-jobs", `}, func(c *Client) error { _, _, err := c.Jobs(t.Context(), ""); return err }, "list-jobs", "list jobs"},
 		{"survey", [2]string{`policy = "read"`, `policy = "deny"`}, func(c *Client) error { return survey(c, waiting) }, `node { policy = "read" }`, "list nodes"},
 		{"releases", [2]string{`policy = "read"`, `policy = "deny"`}, func(c *Client) error { _, err := c.Releases(t.Context()); return err },
 			`node { policy = "read" }`, "list Nomad's servers"},

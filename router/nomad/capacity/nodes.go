@@ -150,11 +150,7 @@ func (c *Client) keptRegion(name string) *keptRegion {
 }
 
 func listNodes(region string) nomad.Call {
-	list := nomad.Call{What: "list nodes", At: nomad.Scope{Region: region}, Capability: nomad.NodeRead}
-	if region != "" {
-		list.What += " of region " + region
-	}
-	return list
+	return nomad.Call{What: "list nodes", At: nomad.Scope{Region: region}, Capability: nomad.NodeRead}
 }
 
 // nodesIndex returns Nomad's index of the nodes of a region, for a call that lists them.
@@ -163,7 +159,7 @@ func (c *Client) nodesIndex(ctx context.Context, list nomad.Call) (uint64, error
 	query.PerPage = 1
 	_, meta, err := c.API().Nodes().List(query)
 	if err != nil {
-		return 0, list.Classify(err)
+		return 0, c.Classify(ctx, list, err)
 	}
 	return meta.LastIndex, nil
 }
@@ -360,7 +356,7 @@ func (d *details) read(ctx context.Context, c *Client, hosts []*host, each func(
 			var n readNode
 			_, err := c.API().Raw().Query("/v1/node/"+h.id, &n, d.at.Read(ctx))
 			if err != nil && nomad.Status(err) != http.StatusNotFound { // gone since
-				return nomad.Call{What: "read node " + h.name, Capability: nomad.NodeRead}.Classify(err)
+				return c.Classify(ctx, nomad.Call{What: "read node " + h.name, At: d.at, Capability: nomad.NodeRead}, err)
 			}
 			d.mu.Lock()
 			defer d.mu.Unlock()

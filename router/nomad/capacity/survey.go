@@ -266,16 +266,15 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 		if err != nil {
 			return nil, nil, err
 		}
-		if at := nomad.ScopeOf(job); at.Region != "" {
-			if agent, err := s.API().Agent().MembersOpts(nomad.Scope{}.Read(ctx)); err == nil && agent.ServerRegion == at.Region {
-				job.Region = nil // the client's own, by name
-			}
-		}
 		return job, nil, nil
 	}
+	home, err := s.Home(ctx, r.Placement)
+	if err != nil {
+		return nil, nil, err
+	}
+	at := nomad.Scope(home)
 	job, _, err := s.Parent(ctx, ask)
 	if atFault(err) {
-		at := nomad.Scope{Namespace: cmp.Or(r.Placement.Namespace, s.Namespace())}
 		if _, _, missing := s.API().Namespaces().Info(at.Namespace, at.Read(ctx)); nomad.Status(missing) == http.StatusNotFound {
 			return nil, []problem{noNamespace(at.Namespace)}, nil
 		}
@@ -284,17 +283,21 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	job.ID, job.Region = new(surveyID), nil // it is in the client's own, whose name Nomad has filled in
+	job.ID = new(surveyID)
+	if at.Region == "" {
+		job.Region = nil // it is in the client's own, whose name Nomad has filled in
+	}
 	return job, nil, nil
 }
 
 // cannotTell returns the problem that Nomad said nothing about a route.
 func cannotTell(err error) problem {
-	code := CannotTell
-	if nomad.NoRegion(err) {
-		code = NoSuchRegion
+	if none, ok := errors.AsType[*nomad.NoRegionError](err); ok {
+		return problem{code: NoSuchRegion, say: func(r Route) string {
+			return fmt.Sprintf("%v%s: correct it, or join its servers (nomad server join)", none, r.from("region"))
+		}}
 	}
-	return problem{code: code, say: func(r Route) string { return r.source() + ": " + err.Error() }}
+	return problem{code: CannotTell, say: func(r Route) string { return r.source() + ": " + err.Error() }}
 }
 
 // claimUndeclared returns the problem of a parameterized job that fetches the claim
@@ -328,16 +331,16 @@ func (s *survey) plan(ctx context.Context, r Route, job *api.Job) (*api.JobPlanR
 		return resp, nil, nil
 	}
 	if !nomad.Unclear(err) {
-		return nil, nil, plan.Classify(err)
+		return nil, nil, s.Classify(ctx, plan, err)
 	}
 	// 500 may be the job's fault or Nomad's.
 	verdict, _, validateErr := s.API().Jobs().Validate(job, at.Write(ctx))
 	if validateErr != nil {
 		plan.What, plan.Capability = "validate a job of "+r.source(), "read-job"
-		return nil, nil, plan.Classify(validateErr)
+		return nil, nil, s.Classify(ctx, plan, validateErr)
 	}
 	if verdict.Error == "" {
-		return nil, nil, plan.Classify(err)
+		return nil, nil, s.Classify(ctx, plan, err)
 	}
 	var problems []problem
 	faults := verdict.ValidationErrors
@@ -392,7 +395,7 @@ func (s *survey) allowed(ctx context.Context, at nomad.Scope, dispatch bool) err
 		s.mu.Unlock()
 		known.once.Do(func() {
 			if err := c.ask(); nomad.Status(err) == http.StatusForbidden {
-				known.err = of.Classify(err)
+				known.err = s.Classify(ctx, of, err)
 			}
 		})
 		if known.err != nil {

@@ -486,7 +486,7 @@ func TestSurveyGoesOn(t *testing.T) {
 		ask("e", equal("${attr.kernel.name}", "sunos", "rule e")), ask("f", jobspec("region"), linux),
 	)
 	want := []string{
-		`no-such-region: jobspec region: list nodes of region mars: Nomad answered 500: No path to region: join the region, or correct it in NOMAD_REGION or the jobspec`,
+		`no-such-region: there is no region "mars": Nomad knows global (jobspec region): correct it, or join its servers (nomad server join)`,
 		`cannot-tell: jobspec plain: plan a job of jobspec plain in namespace secret: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has submit-job on namespace secret`,
 		`no-such-pool: there is no node pool "cii" (defaults); the nodes are in default`,
 		`no-node: no node can serve it: of 8 nodes in service in pool "default", 8 lack ${attr.kernel.name} = sunos (rule e)`,

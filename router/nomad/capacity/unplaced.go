@@ -37,14 +37,14 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 	}
 	id, at := r.NomadJob, nomad.Scope(r.NomadAt)
 	if id == "" { // Nomad has the job, and the database does not say so yet
-		id, at = r.ID, nomad.Scope{Namespace: cmp.Or(route.Placement.Namespace, c.Namespace())}
+		id, at = r.ID, nomad.Scope{Namespace: cmp.Or(route.Placement.Namespace, c.Namespace()), Region: c.Region(route.Placement)}
 	}
 	evals, _, err := c.API().Jobs().Evaluations(id, at.Read(ctx))
 	switch {
 	case nomad.Status(err) == http.StatusNotFound:
 		return nil, nil
 	case err != nil:
-		return nil, nomad.Call{What: "read evaluations of job " + id, At: at, Capability: "read-job"}.Classify(err)
+		return nil, c.Classify(ctx, nomad.Call{What: "read evaluations of job " + id, At: at, Capability: "read-job"}, err)
 	}
 	if !slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "blocked" }) {
 		late := func(e *api.Evaluation) bool {
@@ -60,7 +60,7 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 	case nomad.Status(err) == http.StatusNotFound:
 		return nil, nil
 	case err != nil:
-		return nil, nomad.ReadJob(id, at).Classify(err)
+		return nil, c.Classify(ctx, nomad.ReadJob(id, at), err)
 	}
 	job.ID, job.ParentID, job.ParameterizedJob, job.Dispatched = new(surveyID), nil, nil, false
 	job.Version, job.CreateIndex, job.JobModifyIndex, job.Stop = nil, nil, nil, nil

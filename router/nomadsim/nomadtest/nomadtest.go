@@ -106,14 +106,69 @@ server {
 }
 `
 
-// A Server is a real Nomad server that keeps its state over restarts and has no
-// clients.
+// regionConfig makes a region of such a server, with a client of its own.
+const regionConfig = `
+region = %q
+client {
+  enabled = true
+  options = {
+    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault,cni"
+  }
+}
+plugin "raw_exec" {
+  config {
+    enabled = true
+  }
+}
+`
+
+// A Server is a real Nomad server that keeps its state over restarts. It has no clients,
+// unless it is a region.
 type Server struct {
 	Addr string
 
 	program, dir string
 	stop         func()
 }
+
+// Regions starts Servers from the nomad on PATH, which end with the test, each a region with
+// a client, and federates them. It returns nil when there is none.
+func Regions(t testing.TB, names ...string) (servers []*Server) {
+	t.Helper()
+	program, err := exec.LookPath("nomad")
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		s := &Server{program: program, dir: t.TempDir()}
+		config := fmt.Sprintf(regionConfig, name)
+		if s.Addr, err = prepare(s.dir, strings.ReplaceAll(config, "%", "%%")+serverConfig); err != nil {
+			t.Fatal(err)
+		}
+		s.Start(t)
+		t.Cleanup(func() {
+			s.stop()
+			_ = exec.Command("sh", "-c", unmount, s.dir).Run()
+		})
+		servers = append(servers, s)
+	}
+	for _, s := range servers[1:] {
+		config, err := os.ReadFile(filepath.Join(s.dir, "agent.hcl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := strings.Cut(string(config), "serf = ")
+		port, _, _ = strings.Cut(port, "\n")
+		if body, err := ask(http.MethodPut, servers[0].Addr+"/v1/agent/join?address=127.0.0.1:"+port, nil); err != nil || !bytes.Contains(body, []byte(`"num_joined":1`)) {
+			t.Fatalf("join the regions: %s, %v", body, err)
+		}
+	}
+	return servers
+}
+
+// Stop ends the server and its client; Start starts them with the same state, and returns
+// when the server leads.
+func (s *Server) Stop() { s.stop() }
 
 // StartServer starts a Server from the nomad on PATH, which ends with the test.
 // It returns nil when there is none. The test fails when it does not start.
@@ -127,7 +182,7 @@ func StartServer(t testing.TB) *Server {
 	if s.Addr, err = prepare(s.dir, serverConfig); err != nil {
 		t.Fatal(err)
 	}
-	s.start(t)
+	s.Start(t)
 	t.Cleanup(func() { s.stop() })
 	return s
 }
@@ -137,10 +192,11 @@ func StartServer(t testing.TB) *Server {
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.stop()
-	s.start(t)
+	s.Start(t)
 }
 
-func (s *Server) start(t testing.TB) {
+// Start does what Stop says.
+func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	var err error
 	s.stop, err = launch(s.program, s.dir, "", func() bool { // until it leads
@@ -163,6 +219,9 @@ wait $agent
 [ -n "$2" ] || exit
 awk -v dir="$1/" 'index($2, dir) == 1 { print $2 }' /proc/mounts 2>/dev/null | while read -r mount; do umount "$mount"; done 2>/dev/null
 rm -rf "$1"`
+
+// unmount removes the mounts that allocations leave in a directory.
+const unmount = `awk -v dir="$0/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | while read -r mount; do umount "$mount"; done`
 
 // start starts an agent in dev mode. With ACLs, token is where a management token goes.
 func start(program, config string, token *string) (addr string, end func(), err error) {

@@ -16,7 +16,7 @@ func after(d time.Duration) time.Time { return T0.Add(d) }
 
 // event returns what Nomad says of a runner that dispatch returned.
 func event(r router.Runner, kind router.NomadEventKind, at time.Time, node, text string) router.NomadEvent {
-	e := router.NomadEvent{Job: r.NomadJob, At: router.NomadAt{Namespace: "ci"}, Kind: kind, Time: at, Node: node, Text: text}
+	e := router.NomadEvent{Job: r.NomadJob, At: tokyo, Kind: kind, Time: at, Node: node, Text: text}
 	if kind == router.NomadEnded {
 		end, _, _ := strings.Cut(text, ":")
 		e.End = router.NomadEnd(end)
@@ -52,7 +52,7 @@ func (f *fixture) dispatchWith(jobID int64, d *router.Decision, now time.Time) r
 	f.t.Helper()
 	r := f.newRunner(jobID)
 	f.must(f.Prepare(f.ctx(), r, Token(r.ID), now))
-	r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci"}
+	r.NomadJob, r.NomadAt = r.ID, tokyo
 	f.must(f.Dispatched(f.ctx(), r, Token(r.ID), d, now))
 	return r
 }
@@ -101,7 +101,7 @@ var lifeTests = []test{
 	{"an event can overtake the record of the registration", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r := f.prepare(1)
-		if seen := f.saw(T0, router.NomadEvent{Job: r.ID, At: router.NomadAt{Namespace: "ci"}, Kind: router.NomadPlaced, Time: T0, Node: "node-1"}); len(seen) != 1 {
+		if seen := f.saw(T0, router.NomadEvent{Job: r.ID, At: tokyo, Kind: router.NomadPlaced, Time: T0, Node: "node-1"}); len(seen) != 1 {
 			t.Errorf("saw %+v, want the runner", seen)
 		}
 		r = f.dispatch(1) // which changes nothing of what is known already
@@ -134,7 +134,11 @@ var lifeTests = []test{
 		r := f.dispatchNew(1)
 		elsewhere := event(r, router.NomadEnded, T0, "node-1", "")
 		elsewhere.At.Namespace = "other"
-		if seen := f.saw(T0, elsewhere, router.NomadEvent{Job: "gha-9-9", Kind: router.NomadEnded}); len(seen) != 0 {
+		osaka := event(r, router.NomadEnded, T0, "node-1", "")
+		osaka.At.Region = "osaka"
+		f.receive(queued(2))
+		overtakes := router.NomadEvent{Job: f.prepare(2).ID, At: osaka.At, Kind: router.NomadEnded}
+		if seen := f.saw(T0, elsewhere, osaka, overtakes, router.NomadEvent{Job: "gha-9-9", Kind: router.NomadEnded}); len(seen) != 0 {
 			t.Errorf("saw %+v, want nothing", seen)
 		}
 	}},
@@ -240,7 +244,7 @@ var lifeTests = []test{
 		f.queue(1)
 		r := f.prepare(1)
 		f.must(f.RecordUnplaced(f.ctx(), []string{r.ID}, router.Unplaced{At: T0, Text: "all are full"}, T0))
-		r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci"}
+		r.NomadJob, r.NomadAt = r.ID, tokyo
 		f.must(f.Dispatched(f.ctx(), r, Token(r.ID), decision(), T0))
 		if j := f.wantState(1, router.Dispatched); j.Cause != router.CauseNoNodeFree || j.Reason != "Nomad has no node for its runner: all are full" {
 			t.Errorf("the job is %s: %s", j.Cause, j.Reason)
@@ -363,7 +367,7 @@ var lifeTests = []test{
 		f.receive(completed(3, "", "cancelled"))
 		f.receive(inProgress(4, "gha-4-1-abc"))
 		adopt := func(jobID int64, try int, state router.RunnerState, name string) router.Runner {
-			r := router.Runner{JobID: jobID, Try: try, State: state, Name: name, NomadAt: router.NomadAt{Namespace: "ci"}}
+			r := router.Runner{JobID: jobID, Try: try, State: state, Name: name, NomadAt: tokyo}
 			r.ID = router.Job{ID: jobID, Try: try}.RunnerID()
 			if r.NomadJob = r.ID; name == "" {
 				r.Name = r.ID

@@ -18,7 +18,7 @@ func (f *fixture) dispatchOwn(jobID int64) router.Runner {
 	r := f.newRunner(jobID)
 	r.Own = true
 	f.must(f.Prepare(f.ctx(), r, Token(r.ID), T0))
-	r.NomadJob, r.NomadAt = "classic/dispatch-"+r.ID+"-1-0abc", router.NomadAt{Namespace: "ci"}
+	r.NomadJob, r.NomadAt = "classic/dispatch-"+r.ID+"-1-0abc", tokyo
 	f.must(f.Dispatched(f.ctx(), r, Token(r.ID), decision(), T0))
 	return r
 }

@@ -238,7 +238,7 @@ func (f *fixture) wantRunner(jobID int64, id string, want router.RunnerState) ro
 func (f *fixture) newRunner(jobID int64) router.Runner {
 	f.t.Helper()
 	j := f.job(jobID)
-	return router.Runner{ID: j.RunnerID(), JobID: jobID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(decision())}
+	return router.Runner{ID: j.RunnerID(), JobID: jobID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: tokyo.Region}, Fit: j.Fit(decision())}
 }
 
 func (f *fixture) prepare(jobID int64) router.Runner {
@@ -257,7 +257,7 @@ func (f *fixture) dispatch(jobID int64) router.Runner {
 func (f *fixture) dispatchBy(jobID int64, d *router.Decision) router.Runner {
 	f.t.Helper()
 	r := f.prepare(jobID)
-	r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci", Region: "tokyo"}
+	r.NomadJob, r.NomadAt = r.ID, tokyo
 	f.must(f.Dispatched(f.ctx(), r, Token(r.ID), d, T0))
 	return r
 }

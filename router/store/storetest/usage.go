@@ -127,7 +127,7 @@ func (w *usageWorld) live(f *fixture, l life, pick func(string, int) int, at fun
 		j := f.job(l.id)
 		r := router.Runner{ID: j.RunnerID(), JobID: l.id, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(l.decision)}
 		f.must(f.Prepare(f.ctx(), r, Token(r.ID), now))
-		r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci", Region: "tokyo"}
+		r.NomadJob, r.NomadAt = r.ID, tokyo
 		f.must(f.Dispatched(f.ctx(), r, Token(r.ID), l.decision, now))
 		if placed {
 			e := event(r, router.NomadPlaced, now, "n", "")
@@ -356,7 +356,7 @@ func usageStory(t *testing.T, f *fixture) {
 		r := f.newRunner(id)
 		r.Fit = f.job(id).Fit(d)
 		f.must(f.Prepare(f.ctx(), r, Token(r.ID), after(at)))
-		r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci"}
+		r.NomadJob, r.NomadAt = r.ID, tokyo
 		f.must(f.Dispatched(f.ctx(), r, Token(r.ID), d, after(at)))
 		f.saw(after(at), event(r, router.NomadPlaced, after(at), "n", ""))
 		return r

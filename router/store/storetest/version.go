@@ -164,7 +164,7 @@ var versionTests = []test{
 func (f *fixture) begin(jobID int64) router.Runner {
 	f.t.Helper()
 	r := f.runner(jobID)
-	r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci"}
+	r.NomadJob, r.NomadAt = r.ID, tokyo
 	f.must(f.Dispatched(f.ctx(), r, Token(r.ID), decision(), T0))
 	f.claim(r)
 	f.must(f.Configured(f.ctx(), r.ID, r.ID+"-abc", jobID, target, T0))
