@@ -89,6 +89,9 @@ func (c NomadCluster) Same(other NomadCluster) bool {
 	return len(c.Keys) == 0 || len(other.Keys) == 0 || slices.ContainsFunc(c.Keys, func(key string) bool { return slices.Contains(other.Keys, key) })
 }
 
+// AnyRegion stands for all regions of Nomad.
+const AnyRegion = "*"
+
 // NomadAt is where a Nomad job is.
 type NomadAt struct {
 	Namespace string // "" until the job is registered

@@ -12,9 +12,17 @@ import (
 const SilentAfter = 5 * time.Second
 
 // A SilentError says that Nomad was not asked because it does not answer.
-type SilentError struct{ For time.Duration }
+type SilentError struct {
+	For    time.Duration
+	Region string // of Nomad; "": the client's own
+}
 
-func (e *SilentError) Error() string { return "it " + SaysSilent(e.For) }
+func (e *SilentError) Error() string {
+	if e.Region != "" {
+		return "region " + e.Region + " " + SaysSilent(e.For)
+	}
+	return "it " + SaysSilent(e.For)
+}
 
 // SaysSilent returns the words that say how long Nomad has been silent.
 func SaysSilent(d time.Duration) string { return "has not answered for " + Coarse(d) }

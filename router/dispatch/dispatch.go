@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -99,8 +100,9 @@ type Store interface {
 
 	// RetryNow makes up to limit Retrying jobs with this cause due at once, or all if limit
 	// is negative, resets their failure counts, and returns how many they were. Those that
-	// were due first come first.
-	RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (int, error)
+	// were due first come first. They are those whose runner was prepared in a region of
+	// Nomad, or not at all in the client's own, or AnyRegion.
+	RetryNow(ctx context.Context, region string, cause router.Cause, limit int, now time.Time) (int, error)
 
 	// RecordRegistered records that GitHub knows a runner that is Dispatched in the
 	// database: its state in r, its name and ID on GitHub, and its target.
@@ -149,13 +151,21 @@ type Dispatcher struct {
 	Grace     time.Duration // how long a stop waits for work under way
 
 	jobs    chan router.Job // to the deciders; unbuffered, so that few jobs wait here while the database changes
-	decided chan sending    // size maxDecided; to the senders
-	silence silence         // of Nomad
-	outage  outage          // likewise
+	senders sync.WaitGroup
 	tokens  tokens
 
 	mu      sync.Mutex
+	lanes   map[string]*lane  // by region
 	sending map[int64]sending // jobs whose runners Nomad is being asked for
+}
+
+// A lane has the decided jobs of one region of Nomad, whose senders wait for no other region.
+type lane struct {
+	region  string
+	decided chan sending // size maxDecided; to the senders
+	silence silence      // of the region
+	outage  outage       // likewise
+	watch   watch        // WatchNomad's
 }
 
 // New returns a Dispatcher whose exported fields are those of di.
@@ -167,20 +177,53 @@ func New(di *Dispatcher) *Dispatcher {
 // Restart forgets what is only known while this process leads, and makes di ready to Run once
 // more. None of its loops may run.
 func (di *Dispatcher) Restart() {
-	di.jobs, di.decided = make(chan router.Job), make(chan sending, maxDecided)
+	di.jobs = make(chan router.Job)
 	di.InHand.Clear()
 	di.mu.Lock()
 	defer di.mu.Unlock()
-	di.sending = map[int64]sending{}
-	di.silence.reset()
-	di.outage.reset()
+	di.sending, di.lanes = map[int64]sending{}, map[string]*lane{}
 	di.tokens.reset()
 }
 
-// SilentFor returns how long Nomad has answered no request; 0: it answers.
-func (di *Dispatcher) SilentFor() time.Duration {
-	d, _ := di.silence.length()
-	return d
+// lane returns the lane of a region, whose senders it starts at first. It is called by the
+// deciders.
+func (di *Dispatcher) lane(ctx context.Context, region string) *lane {
+	di.mu.Lock()
+	defer di.mu.Unlock()
+	l := di.lanes[region]
+	if l == nil {
+		l = &lane{region: region, decided: make(chan sending, maxDecided)}
+		di.lanes[region] = l
+		for range di.Senders {
+			di.senders.Go(func() {
+				for s := range l.decided {
+					di.send(ctx, l, s)
+				}
+			})
+		}
+	}
+	return l
+}
+
+// allLanes returns the lanes, by region.
+func (di *Dispatcher) allLanes() (all []*lane) {
+	di.mu.Lock()
+	defer di.mu.Unlock()
+	for _, region := range slices.Sorted(maps.Keys(di.lanes)) {
+		all = append(all, di.lanes[region])
+	}
+	return all
+}
+
+// SilentFor returns how long Nomad has answered no request to a region, of several the one
+// that has been silent for longest, and which that is; 0: it answers.
+func (di *Dispatcher) SilentFor() (d time.Duration, region string) {
+	for _, l := range di.allLanes() {
+		if silent, _ := l.silence.length(); silent > d {
+			d, region = silent, l.region
+		}
+	}
+	return d, region
 }
 
 // Run hands out due jobs until ctx ends, then waits for those in hand, for Grace at most.
@@ -188,16 +231,11 @@ func (di *Dispatcher) SilentFor() time.Duration {
 func (di *Dispatcher) Run(ctx context.Context) error {
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	var deciders, senders sync.WaitGroup
+	var deciders sync.WaitGroup
 	for range di.Senders {
 		deciders.Go(func() {
 			for j := range di.jobs {
 				di.decideOne(hard, j)
-			}
-		})
-		senders.Go(func() {
-			for s := range di.decided {
-				di.send(hard, s)
 			}
 		})
 	}
@@ -207,8 +245,10 @@ func (di *Dispatcher) Run(ctx context.Context) error {
 	stop := time.AfterFunc(di.Grace, cut)
 	defer stop.Stop()
 	deciders.Wait()
-	close(di.decided)
-	senders.Wait()
+	for _, l := range di.allLanes() {
+		close(l.decided)
+	}
+	di.senders.Wait()
 	return nil
 }
 
@@ -263,6 +303,7 @@ func (di *Dispatcher) release(id int64) {
 type sending struct {
 	job      router.Job
 	decision *rules.Decision
+	region   string
 	since    time.Time // when Nomad was asked, by the monotonic clock; zero: not yet
 	silent   bool      // the job waits in the database because Nomad does not answer
 }
@@ -272,10 +313,20 @@ type sending struct {
 func (di *Dispatcher) decideOne(ctx context.Context, j router.Job) {
 	s, err := di.decide(ctx, j)
 	if err == nil && s.decision != nil {
-		select {
-		case di.decided <- s:
-			return
-		case <-ctx.Done():
+		region := di.Nomad.Region(j.Placement(s.decision))
+		cause := di.Runners.Knows(region)
+		if cause == nil {
+			l := di.lane(ctx, region)
+			if cause = l.err(); cause == nil {
+				select {
+				case l.decided <- s:
+					return
+				case <-ctx.Done():
+				}
+			}
+		}
+		if ctx.Err() == nil {
+			err = di.wait(ctx, s.job, s.decision, cause)
 		}
 	}
 	defer di.release(j.ID)
@@ -345,29 +396,25 @@ func (di *Dispatcher) pauseOnError(ctx context.Context, jobID int64, err error) 
 }
 
 // send registers the runner of a decided job on Nomad, or schedules its next attempt.
-func (di *Dispatcher) send(ctx context.Context, s sending) {
+func (di *Dispatcher) send(ctx context.Context, l *lane, s sending) {
 	defer di.release(s.job.ID)
-	if err := di.silence.err(); err != nil {
+	if err := l.err(); err != nil {
 		di.pauseOnError(ctx, s.job.ID, di.wait(ctx, s.job, s.decision, err))
 		return
 	}
-	if j := s.job; j.Cause == router.CauseNomad && j.Failures > 0 && di.outage.away() {
+	if j := s.job; j.Cause == router.CauseNomad && j.Failures > 0 && l.outage.away() {
 		at, _ := di.Backoff.Retry(&router.AwayError{Err: errors.New(j.Reason)}, j.Failures)
 		di.pauseOnError(ctx, j.ID, di.retry(ctx, j.ID, j.Cause, at, j.Reason, nil))
 		return
 	}
-	di.pauseOnError(ctx, s.job.ID, di.register(ctx, s.job, s.decision))
+	di.pauseOnError(ctx, s.job.ID, di.register(ctx, l, s.job, s.decision))
 }
 
 // register does the work of send. Its errors are the store's.
-func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decision) error {
+func (di *Dispatcher) register(ctx context.Context, l *lane, j router.Job, d *rules.Decision) error {
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
 	if found, ok := di.Runners.Adopted(j.RunnerID()); ok {
 		return di.registered(ctx, j, router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try}, di.Now(), found, d)
-	}
-	region := di.Nomad.Region(j.Placement(d))
-	if err := di.Runners.Knows(region); err != nil {
-		return di.wait(ctx, j, d, err)
 	}
 	own := !di.Nomad.Claims(j.Placement(d))
 	var later *router.RetryAtError
@@ -379,7 +426,7 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 		}
 		return di.retry(ctx, j.ID, githubCause(err), later.At, reason, d)
 	}
-	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: region}, Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version()}
+	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: l.region}, NomadAt: router.NomadAt{Region: region}, Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version()}
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	taken, err := di.takeWarm(storeCtx, j, r, d)
@@ -403,11 +450,11 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 	di.Runners.Starts(r.ID)
 	defer di.Runners.HasStarted(r.ID)
 	di.mu.Lock()
-	di.sending[j.ID] = sending{job: j, decision: d, since: time.Now()}
+	di.sending[j.ID] = sending{job: j, decision: d, region: l.region, since: time.Now()}
 	di.mu.Unlock()
 	began := di.Now()
 	registering, s := di.Traces.Span(ctx, j, "register", began)
-	started, err := di.start(registering, router.StartRequest{
+	started, err := di.start(registering, l, router.StartRequest{
 		Runner: r, Job: j, Rule: d.Rule, Placement: j.Placement(d),
 		ClaimURL: di.PublicURL + router.ClaimPath, ClaimToken: token,
 	})
@@ -416,7 +463,7 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 		return nil // cut off: whatever Nomad did, the next process finds it
 	}
 	if err != nil {
-		return di.failed(ctx, j, r, token, d, err)
+		return di.failed(ctx, l, j, r, token, d, err)
 	}
 	for _, warning := range started.Warnings {
 		log.Throttled(slog.LevelWarn, d.Rule+"\x00"+warning, "nomad warns about a job", "nomad_job", started.NomadJob, "warning", warning)
@@ -459,30 +506,33 @@ func (di *Dispatcher) registered(ctx context.Context, j router.Job, r router.Run
 		di.Metrics.Registered(j, d, di.Now())
 	}
 	if j.Cause == router.CauseRefused { // Nomad accepts this one now, so it may accept the others
-		di.retryNow(ctx, router.CauseRefused, -1)
+		di.retryNow(ctx, router.AnyRegion, router.CauseRefused, -1)
 	}
 	di.Log.Info("job dispatched", "job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.NomadJob, "existed", started.Existed, "took", di.Now().Sub(began))
 	return nil
 }
 
-func (di *Dispatcher) start(ctx context.Context, r router.StartRequest) (started router.Started, err error) {
+func (di *Dispatcher) start(ctx context.Context, l *lane, r router.StartRequest) (started router.Started, err error) {
 	ctx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()
-	err = di.silence.ask(ctx, func(ctx context.Context) error {
+	err = l.silence.ask(ctx, func(ctx context.Context) error {
 		started, err = di.Nomad.Start(ctx, r)
 		return err
 	})
-	di.outage.saw(r.Job.ID, err)
+	if silent, ok := errors.AsType[*router.SilentError](err); ok {
+		silent.Region = l.region
+	}
+	l.outage.saw(r.Job.ID, err)
 	return started, err
 }
 
 // failed records that a runner could not be started.
-func (di *Dispatcher) failed(ctx context.Context, j router.Job, r router.Runner, token router.Secret, d *rules.Decision, cause error) error {
+func (di *Dispatcher) failed(ctx context.Context, l *lane, j router.Job, r router.Runner, token router.Secret, d *rules.Decision, cause error) error {
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.ID, "err", cause)
-	if d, _ := di.silence.length(); d > 0 && timedOut(cause) {
-		cause = &router.SilentError{For: d}
+	if d, _ := l.silence.length(); d > 0 && timedOut(cause) {
+		cause = &router.SilentError{For: d, Region: l.region}
 	}
-	if failing(cause) && di.outage.away() {
+	if failing(cause) && l.outage.away() {
 		cause = &router.AwayError{Err: cause}
 	}
 	at, again := di.Backoff.Retry(cause, j.Failures)

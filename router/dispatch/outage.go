@@ -30,12 +30,6 @@ type outage struct {
 	retried time.Time     // when that was done last
 }
 
-func (o *outage) reset() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.since, o.several, o.pause, o.over = time.Time{}, false, 0, false
-}
-
 func (o *outage) away() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

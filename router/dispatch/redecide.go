@@ -58,7 +58,7 @@ func ownFault(p router.Placement, cause error) string {
 // mistake in the rules costs no job that GitHub still queues.
 func (di *Dispatcher) Redecide(ctx context.Context) error {
 	for {
-		di.retryNow(ctx, router.CauseRefused, -1)
+		di.retryNow(ctx, router.AnyRegion, router.CauseRefused, -1)
 		var again <-chan time.Time
 		if err := di.redecide(ctx); err != nil && ctx.Err() == nil {
 			di.Log.Warn("cannot decide unroutable jobs again after the rules changed; it will be retried", "err", err, "again_at", di.Now().Add(di.Sweep))
@@ -68,7 +68,7 @@ func (di *Dispatcher) Redecide(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-di.NewRules:
-			di.retryNow(ctx, router.CauseNoJob, -1) // they may name another runner group
+			di.retryNow(ctx, router.AnyRegion, router.CauseNoJob, -1) // they may name another runner group
 		case <-again:
 		}
 	}

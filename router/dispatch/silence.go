@@ -100,12 +100,6 @@ func (s *silence) ask(ctx context.Context, do func(context.Context) error) error
 	return err
 }
 
-func (s *silence) reset() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last, s.since = time.Time{}, time.Time{}
-}
-
 // forget ends the silence. Call it when nobody waits for an answer any longer.
 func (s *silence) forget() {
 	s.mu.Lock()
@@ -119,54 +113,86 @@ func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
+// err returns a *router.SilentError while the region is silent and a request is under way.
+func (l *lane) err() error {
+	err := l.silence.err()
+	if silent, ok := errors.AsType[*router.SilentError](err); ok {
+		silent.Region = l.region
+	}
+	return err
+}
+
+// A watch is what WatchNomad remembers of a region.
+type watch struct {
+	silent bool
+	retry  []router.Cause // all jobs with these causes, at once
+	pause  time.Duration
+	next   time.Time
+}
+
 // WatchNomad takes care of the jobs that a silent Nomad keeps waiting, until ctx ends: they
-// move to Retrying, and say why. While Nomad is silent it is asked for one runner at a
-// time; as soon as it answers, all those jobs are retried. Those that wait for a Nomad that
-// is away are retried in the same way.
+// move to Retrying, and say why. While a region of Nomad is silent it is asked for one runner
+// at a time; as soon as it answers, all those jobs are retried. Those that wait for a region
+// that is away are retried in the same way.
 func (di *Dispatcher) WatchNomad(ctx context.Context) error {
-	retry := []router.Cause{router.CauseNomad} // all jobs with these causes, at once: an earlier process may have parked some
+	first := []router.Cause{router.CauseNomad} // an earlier process may have parked some
 	tick := time.NewTicker(silenceTick)
 	defer tick.Stop()
-	silent, pause, next, asked := false, silenceTick, time.Time{}, time.Time{}
+	asked := time.Time{}
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	for {
-		retry = slices.DeleteFunc(retry, func(c router.Cause) bool { return di.retryNow(ctx, c, -1) >= 0 })
+		first = slices.DeleteFunc(first, func(c router.Cause) bool { return di.retryNow(ctx, router.AnyRegion, c, -1) >= 0 })
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		d, idle := di.silence.length()
-		switch {
-		case d > 0:
-			if !silent {
-				silent, pause, next = true, silenceTick, time.Now()
-				di.Log.Error("nomad accepts requests but does not answer them, so jobs wait: check whether its servers are overloaded, or a proxy on the way to them", "silent_for", d)
-			}
-			di.postpone(ctx, d)
-			if time.Since(asked) >= longestProbe {
+		lanes := di.allLanes()
+		for _, l := range lanes {
+			if silent := di.watch(ctx, l, len(lanes) == 1); silent && time.Since(asked) >= longestProbe {
 				asked = time.Now()
 				asking.Go(func() { di.askGitHub(ctx) })
 			}
-			if now := time.Now(); idle && !now.Before(next) {
-				if di.retryNow(ctx, router.CauseSilent, 1) == 0 && di.retryNow(ctx, router.CauseNomad, 1) == 0 {
-					di.silence.forget()
-				}
-				pause = min(2*pause, longestProbe)
-				next = now.Add(pause)
-			}
-		case silent:
-			silent = false
-			di.Log.Info("nomad answers again")
-			retry = []router.Cause{router.CauseSilent, router.CauseNomad}
-		case di.outage.back():
-			di.Log.Info("nomad takes jobs again")
-			retry = append(retry, router.CauseNomad)
-		case di.outage.probe():
-			di.retryNow(ctx, router.CauseNomad, 1)
 		}
 	}
+}
+
+// watch does the work of WatchNomad for a region, and reports whether that is silent.
+func (di *Dispatcher) watch(ctx context.Context, l *lane, only bool) (silent bool) {
+	w, log, of := &l.watch, di.Log, l.region
+	if only {
+		of = router.AnyRegion
+	} else {
+		log = di.Log.With("region", l.region)
+	}
+	d, idle := l.silence.length()
+	switch {
+	case d > 0:
+		if !w.silent {
+			w.silent, w.pause, w.next = true, silenceTick, time.Now()
+			log.Error("nomad accepts requests but does not answer them, so jobs wait: check whether its servers are overloaded, or a proxy on the way to them", "silent_for", d)
+		}
+		di.postpone(ctx, l, d)
+		if now := time.Now(); idle && !now.Before(w.next) {
+			if di.retryNow(ctx, of, router.CauseSilent, 1) == 0 && di.retryNow(ctx, of, router.CauseNomad, 1) == 0 {
+				l.silence.forget()
+			}
+			w.pause = min(2*w.pause, longestProbe)
+			w.next = now.Add(w.pause)
+		}
+	case w.silent:
+		w.silent = false
+		log.Info("nomad answers again")
+		w.retry = []router.Cause{router.CauseSilent, router.CauseNomad}
+	case l.outage.back():
+		log.Info("nomad takes jobs again")
+		w.retry = append(w.retry, router.CauseNomad)
+	case l.outage.probe():
+		di.retryNow(ctx, of, router.CauseNomad, 1)
+	}
+	w.retry = slices.DeleteFunc(w.retry, func(c router.Cause) bool { return di.retryNow(ctx, router.AnyRegion, c, -1) >= 0 })
+	return d > 0
 }
 
 // askGitHub asks each GitHub about its newest job that is retried while Nomad is silent: nothing
@@ -190,18 +216,18 @@ func (di *Dispatcher) askGitHub(ctx context.Context) {
 
 // postpone moves the jobs to Retrying that a silent Nomad has been asked for, or that wait
 // for a sender.
-func (di *Dispatcher) postpone(ctx context.Context, silentFor time.Duration) {
+func (di *Dispatcher) postpone(ctx context.Context, l *lane, silentFor time.Duration) {
 	di.mu.Lock()
 	var asked []sending
 	for id, s := range di.sending {
-		if time.Since(s.since) >= router.SilentAfter && !s.silent {
+		if s.region == l.region && time.Since(s.since) >= router.SilentAfter && !s.silent {
 			s.silent = true
 			di.sending[id] = s
 			asked = append(asked, s)
 		}
 	}
 	di.mu.Unlock()
-	err := &router.SilentError{For: silentFor}
+	err := &router.SilentError{For: silentFor, Region: l.region}
 	for _, s := range asked {
 		if err := di.wait(ctx, s.job, s.decision, err); err != nil {
 			di.pauseOnError(ctx, s.job.ID, err)
@@ -209,7 +235,7 @@ func (di *Dispatcher) postpone(ctx context.Context, silentFor time.Duration) {
 	}
 	for {
 		select {
-		case s, ok := <-di.decided:
+		case s, ok := <-l.decided:
 			if !ok {
 				return
 			}
@@ -221,16 +247,16 @@ func (di *Dispatcher) postpone(ctx context.Context, silentFor time.Duration) {
 	}
 }
 
-// retryNow has up to limit jobs with this cause retried at once; -1: all of them. It
+// retryNow has up to limit jobs of a region with this cause retried at once; -1: all of them. It
 // returns how many, and -1 when the store fails or ctx ends.
-func (di *Dispatcher) retryNow(ctx context.Context, cause router.Cause, limit int) (n int) {
+func (di *Dispatcher) retryNow(ctx context.Context, region string, cause router.Cause, limit int) (n int) {
 	all := limit < 0
 	if all {
 		limit = retryBatch
 	}
 	for now := di.Now(); ; {
 		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
-		some, err := di.Store.RetryNow(storeCtx, cause, limit, now)
+		some, err := di.Store.RetryNow(storeCtx, region, cause, limit, now)
 		cancel()
 		if err != nil {
 			if ctx.Err() == nil {

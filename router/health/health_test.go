@@ -73,7 +73,7 @@ func open(f *fake) *health.Health {
 	return health.New(health.Config{
 		Store: f, Metrics: f.metrics, Now: time.Now,
 		Rules: func() router.RulesStatus { return router.RulesStatus{} }, FirstSync: func() bool { return false },
-		Silent: func() time.Duration { return 0 }, NotEvaluating: func() time.Duration { return 0 },
+		Silent: func() (time.Duration, string) { return 0, "" }, NotEvaluating: func() time.Duration { return 0 },
 		Lost:  func() (int, time.Time) { return 0, time.Time{} },
 		Polls: func() []router.Polling { return nil }, Overflows: func() []router.OverflowStatus { return f.overflows },
 		Replicas: func(time.Time) []router.Trouble { return nil },

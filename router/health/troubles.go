@@ -295,9 +295,13 @@ func (h *Health) sides(now time.Time, quiet bool) (all []router.Trouble) {
 		}
 		all = append(all, router.Trouble{Cause: cause, Severity: severity, Since: since, What: what, Said: said, Fix: fix})
 	}
-	if d := h.config.Silent(); d > 0 {
+	if d, region := h.config.Silent(); d > 0 {
 		n, _ := h.config.Metrics.Nomad.Silent()
-		add(router.CauseSilent, router.Critical, now.Add(-d), "Nomad "+router.SaysSilent(d)+underWay(n), "", kinds[router.CauseSilent].fix)
+		who := "Nomad "
+		if region != "" {
+			who = "Nomad's region " + region + " "
+		}
+		add(router.CauseSilent, router.Critical, now.Add(-d), who+router.SaysSilent(d)+underWay(n), "", kinds[router.CauseSilent].fix)
 	} else if n, since := h.config.Metrics.Nomad.Silent(); n > 0 && time.Since(since) >= router.SilentAfter {
 		add(router.CauseSilent, router.Critical, since, "Nomad "+router.SaysSilent(time.Since(since))+underWay(n), "", kinds[router.CauseSilent].fix)
 	}

@@ -56,15 +56,15 @@ type releasingStore struct {
 	before func(ctx context.Context, call int64) error
 }
 
-func (s releasingStore) RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (int, error) {
+func (s releasingStore) RetryNow(ctx context.Context, region string, cause router.Cause, limit int, now time.Time) (int, error) {
 	const batch = 10
 	if limit < batch {
-		return s.Store.RetryNow(ctx, cause, limit, now)
+		return s.Store.RetryNow(ctx, region, cause, limit, now)
 	}
 	if err := s.before(ctx, s.calls.Add(1)); err != nil {
 		return 0, err
 	}
-	n, err := s.Store.RetryNow(ctx, cause, batch, now)
+	n, err := s.Store.RetryNow(ctx, region, cause, batch, now)
 	if n == batch {
 		n = limit
 	}

@@ -271,8 +271,9 @@ func (a *App) facts() router.Replica {
 			}
 			return a.now().Add(-d).Truncate(time.Second)
 		}
+		silent, region := a.dispatcher.SilentFor()
 		r.Leading = &router.Leading{
-			Epoch: epoch, SilentSince: since(a.dispatcher.SilentFor()), NotEvaluatedSince: since(a.runners.NotEvaluating()),
+			Epoch: epoch, SilentSince: since(silent), SilentRegion: region, NotEvaluatedSince: since(a.runners.NotEvaluating()),
 			Syncing: a.first.UnderWay(), Settling: a.first.Settling(),
 		}
 		r.Leading.Lost, r.Leading.LostAt = a.sweeper.Lost()
@@ -340,10 +341,10 @@ func (a *App) leading() *router.Leading {
 	return nil
 }
 
-// silent returns for how long Nomad has been silent, to whoever leads.
-func (a *App) silent() time.Duration {
+// silent returns for how long a region of Nomad has been silent, to whoever leads, and which.
+func (a *App) silent() (d time.Duration, region string) {
 	if l := a.leading(); l != nil {
-		return a.ago(l.SilentSince)
+		return a.ago(l.SilentSince), l.SilentRegion
 	}
 	return a.dispatcher.SilentFor()
 }

@@ -56,15 +56,16 @@ const retryNowSQL = `
 UPDATE jobs SET due_at = ?3, failures = 0, updated_at = ?3 WHERE id IN (
 	SELECT id FROM jobs INDEXED BY jobs_due
 	WHERE state IN ('queued', 'retrying') AND state = 'retrying' AND due_at > ?3 AND cause = ?1
+		AND (?4 = '*' OR ?4 = coalesce((SELECT r.region FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try), ''))
 	ORDER BY due_at, id LIMIT ?2)`
 
 // RetryNow implements dispatch.Store.
-func (s *dispatchStore) RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (n int, err error) {
+func (s *dispatchStore) RetryNow(ctx context.Context, region string, cause router.Cause, limit int, now time.Time) (n int, err error) {
 	if limit < 0 {
 		limit = math.MaxInt
 	}
 	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int, error) {
-		n, err := t.exec(retryNowSQL, cause, limit, millis(now))
+		n, err := t.exec(retryNowSQL, cause, limit, millis(now), region)
 		return int(n), err
 	})
 }

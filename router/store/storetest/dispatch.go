@@ -194,7 +194,7 @@ var dispatchTests = []test{
 		}
 		now := T0.Add(time.Minute)
 		for _, c := range []struct{ limit, n int }{{1, 1}, {-1, 2}, {-1, 0}} {
-			if n, err := f.RetryNow(f.ctx(), router.CauseNomad, c.limit, now); n != c.n || err != nil {
+			if n, err := f.RetryNow(f.ctx(), router.AnyRegion, router.CauseNomad, c.limit, now); n != c.n || err != nil {
 				t.Errorf("RetryNow up to %d = %d, %v, want %d", c.limit, n, err, c.n)
 			}
 			if j := f.wantState(1, router.Retrying); !j.DueAt.Equal(now) || j.Failures != 0 || j.Reason != "Nomad is away: a" {
@@ -203,6 +203,23 @@ var dispatchTests = []test{
 		}
 		if j := f.wantState(3, router.Retrying); !j.DueAt.Equal(T0.Add(3*time.Hour)) || j.Failures != 1 {
 			t.Errorf("another is due at %v after %d failures", j.DueAt, j.Failures)
+		}
+	}},
+	{"jobs whose runners were prepared in a region are due at once", func(t *testing.T, f *fixture) {
+		f.queue(1, 2)
+		f.prepare(2)
+		for id := int64(1); id <= 2; id++ {
+			f.must(f.Retry(f.ctx(), id, T0.Add(time.Hour), router.CauseNomad, "Nomad is away", nil, T0))
+		}
+		for _, c := range []struct {
+			region string
+			n      int
+			due    [2]bool
+		}{{"osaka", 0, [2]bool{}}, {tokyo.Region, 1, [2]bool{false, true}}, {"", 1, [2]bool{true, true}}} {
+			n, err := f.RetryNow(f.ctx(), c.region, router.CauseNomad, 9, T0)
+			if due := [2]bool{f.job(1).DueAt.Equal(T0), f.job(2).DueAt.Equal(T0)}; n != c.n || err != nil || due != c.due {
+				t.Errorf("RetryNow in region %q = %d, %v, due %v; want %d, %v", c.region, n, err, due, c.n, c.due)
+			}
 		}
 	}},
 	{"what waits by a clock that was ahead is due when it is set back", func(t *testing.T, f *fixture) {
