@@ -8,9 +8,9 @@ type Fleet struct {
 	At      *time.Time    `json:"at"`      // when Nomad was asked; nil: it never answered, and all below is empty
 	Problem *FleetProblem `json:"problem"` // why this is not newer; nil: Nomad answered
 	Reading *FleetReading `json:"reading"` // of what is newer and not in this; nil: nothing is being read
-	Nodes   []Node        `json:"nodes"`   // by pool and name
+	Nodes   []Node        `json:"nodes"`   // by region, pool and name
 	More    int           `json:"more"`    // nodes that are left out because there are too many
-	Groups  []NodeGroup   `json:"groups"`  // nodes of one platform, class and pool
+	Groups  []NodeGroup   `json:"groups"`  // nodes of one region, platform, class and pool
 	Rules   []RuleFleet   `json:"rules"`   // rules with a placement, in file order
 }
 
@@ -30,6 +30,7 @@ type FleetReading struct {
 type Node struct {
 	ID         string       `json:"id"`
 	Name       string       `json:"name"`
+	Region     string       `json:"region,omitempty"` // of Nomad; "": that of Switchyard's Nomad client
 	Pool       string       `json:"pool"`
 	Datacenter string       `json:"datacenter"`
 	Class      string       `json:"class"`   // "": none
@@ -59,16 +60,17 @@ type NodeSize struct {
 	DiskMB   int `json:"disk_mb"`
 }
 
-// A NodeGroup is nodes of one platform, class and pool.
+// A NodeGroup is nodes of one region, platform, class and pool.
 type NodeGroup struct {
-	OS    string   `json:"os"`
-	Arch  string   `json:"arch"`
-	Class string   `json:"class"`
-	Pool  string   `json:"pool"`
-	Nodes int      `json:"nodes"`
-	Ready int      `json:"ready"` // how many of them are in service
-	Total NodeSize `json:"total"` // of those in service
-	Used  NodeSize `json:"used"`  // likewise
+	Region string   `json:"region,omitempty"` // as of Node
+	OS     string   `json:"os"`
+	Arch   string   `json:"arch"`
+	Class  string   `json:"class"`
+	Pool   string   `json:"pool"`
+	Nodes  int      `json:"nodes"`
+	Ready  int      `json:"ready"` // how many of them are in service
+	Total  NodeSize `json:"total"` // of those in service
+	Used   NodeSize `json:"used"`  // likewise
 }
 
 // A RuleFleet says which nodes could serve the simplest job of a rule, by its

@@ -85,13 +85,13 @@ func writeFleet(out io.Writer, f router.Fleet, nodes bool, columns int, now time
 	t := table{columns: columns}
 	t.row("OS", "ARCH", "CLASS", "POOL", "NODES", "READY", "CPU", "MEMORY")
 	for _, g := range f.Groups {
-		t.row(cmp.Or(g.OS, "-"), cmp.Or(g.Arch, "-"), cmp.Or(g.Class, "-"), cmp.Or(g.Pool, "-"), strconv.Itoa(g.Nodes), strconv.Itoa(g.Ready), share(g.Used.CPU, g.Total.CPU, 1000, "GHz"), share(g.Used.MemoryMB, g.Total.MemoryMB, 1024, "GiB"))
+		t.row(cmp.Or(g.OS, "-"), cmp.Or(g.Arch, "-"), cmp.Or(g.Class, "-"), cmp.Or(g.Pool, "-")+inRegion(g.Region), strconv.Itoa(g.Nodes), strconv.Itoa(g.Ready), share(g.Used.CPU, g.Total.CPU, 1000, "GHz"), share(g.Used.MemoryMB, g.Total.MemoryMB, 1024, "GiB"))
 	}
 	if nodes {
 		t.row()
 		t.row("NODE", "STATE", "CLASS", "POOL", "DATACENTER", "RUNNING", "CPU", "MEMORY")
 		for _, n := range f.Nodes {
-			t.row(n.Name, n.State, cmp.Or(n.Class, "-"), n.Pool, n.Datacenter, strconv.Itoa(n.Running), share(n.Used.CPU, n.Total.CPU, 1000, "GHz"), share(n.Used.MemoryMB, n.Total.MemoryMB, 1024, "GiB"))
+			t.row(n.Name, n.State, cmp.Or(n.Class, "-"), n.Pool+inRegion(n.Region), n.Datacenter, strconv.Itoa(n.Running), share(n.Used.CPU, n.Total.CPU, 1000, "GHz"), share(n.Used.MemoryMB, n.Total.MemoryMB, 1024, "GiB"))
 		}
 		if f.More > 0 {
 			t.row(fmt.Sprintf("and %d more", f.More))
@@ -135,4 +135,12 @@ func why(r router.RuleFleet) string {
 
 func share(used, total, unit int, name string) string {
 	return fmt.Sprintf("%.3g of %.4g %s", float64(used)/float64(unit), float64(total)/float64(unit), name)
+}
+
+// inRegion names a region other than that of the server's Nomad client.
+func inRegion(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " in " + name
 }

@@ -203,7 +203,7 @@ func (v *fleetView) fill(terms []string) {
 		for i, d := range n.Devices {
 			devices[i] = d.Name
 		}
-		if !found(terms, n.Name, n.Pool, n.Datacenter, n.Class, n.OS+"/"+n.Arch, n.State, strings.Join(n.Drivers, "\n"), strings.Join(devices, "\n")) {
+		if !found(terms, n.Name, n.Region, n.Pool, n.Datacenter, n.Class, n.OS+"/"+n.Arch, n.State, strings.Join(n.Drivers, "\n"), strings.Join(devices, "\n")) {
 			continue
 		}
 		if len(v.Found) == maxNodes {
@@ -232,6 +232,9 @@ func (g groupView) name() string {
 	name := g.OS + "/" + g.Arch
 	if g.Class != "" {
 		name += " " + g.Class
+	}
+	if g.Region != "" {
+		name += " in region " + g.Region
 	}
 	if g.Pool != "default" {
 		name += " in pool " + g.Pool

@@ -233,7 +233,11 @@ func (v jobView) NomadJob(r api.Runner) string {
 	if r.Namespace != "" {
 		at += "@" + r.Namespace
 	}
-	return v.NomadUI + "/ui/jobs/" + url.PathEscape(at)
+	page := v.NomadUI + "/ui/jobs/" + url.PathEscape(at)
+	if r.Region != "" {
+		page += "?region=" + url.QueryEscape(r.Region)
+	}
+	return page
 }
 
 // For returns how long the runner has been in its state.

@@ -18,7 +18,7 @@ const unknownAmount = 1 << 30
 // and is no runner of Switchyard's counts as reserved. It asks Nomad, and needs what Fleet
 // needs.
 func (c *Client) Nodes(ctx context.Context) (nodes []*api.Node, out int, err error) {
-	all, err := c.readFleet(ctx, func(router.FleetReading) {})
+	all, err := c.readFleet(ctx, []string{""}, func(router.FleetReading) {})
 	if err != nil {
 		return nil, 0, err
 	}

@@ -129,7 +129,11 @@ func (s *machines) fit(r Route, job *api.Job) (all router.NodeCounts, cells []ro
 		why[i] = map[string]int{}
 	}
 	f := newFitting(r, job)
+	region := nomad.ScopeOf(job).Region
 	for _, m := range s.list {
+		if m.region != region {
+			continue
+		}
 		cell := &cells[m.group]
 		verdict, reason := f.of(m)
 		verdict.count(&all)

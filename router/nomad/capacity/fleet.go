@@ -27,8 +27,8 @@ const (
 	maxReasons   = 3                      // reasons of one cell
 )
 
-// Fleet describes the nodes of the client's region, and which of them could serve each
-// example. It never fails: it returns what is known, and if that is older than 10 s, what is
+// Fleet describes the nodes of the client's region and of those that the examples go to, and
+// which of them could serve each example. It never fails: it returns what is known, and if that is older than 10 s, what is
 // being done about it: RefreshFleet asks Nomad again, or Nomad failed, since when and why.
 // It waits 0.2 s for a newer answer, and 2 s for the first one about the nodes or about these
 // examples, which are the same while their slice is. The caller must not change what it returns.
@@ -129,7 +129,7 @@ func (c *Client) refreshFleet(ctx context.Context) {
 	var err error
 	if old {
 		var found *machines
-		if found, err = c.readFleet(ctx, c.fleet.reads); err == nil {
+		if found, err = c.readFleet(ctx, c.regionsOf(examples), c.fleet.reads); err == nil {
 			known = found
 		}
 	}
@@ -171,6 +171,7 @@ func (f *fleet) reads(r router.FleetReading) {
 // machines are the nodes as they were at one time. They are not changed.
 type machines struct {
 	at     time.Time
+	failed map[string]error // why the nodes of a region are not there, of those that were asked for; nil: they are
 	list   []*machine
 	more   int
 	nodes  []router.Node
@@ -181,6 +182,7 @@ type machines struct {
 type machine struct {
 	*host
 	*detail
+	region string
 	used   usage
 	others usage // of that, by what is no runner
 	group  int
@@ -193,9 +195,46 @@ type usage struct {
 	devices     map[string]int // instances, by model
 }
 
-// readFleet asks Nomad for its nodes and what runs on them, and says how far it is whenever
-// Nomad has answered. It gives up when Nomad leaves one question unanswered.
-func (c *Client) readFleet(ctx context.Context, reads func(router.FleetReading)) (found *machines, err error) {
+// regionsOf returns the regions that examples go to, in order, with the client's own, "".
+func (c *Client) regionsOf(examples []router.Example) []string {
+	names := []string{""}
+	for _, e := range examples {
+		names = append(names, c.Region(e.Placement))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// readFleet asks Nomad for the nodes of regions, of which the client's own is the first, and
+// what runs on them; reads is told how far that is there. It fails when that one does; why
+// others do is in what it returns.
+func (c *Client) readFleet(ctx context.Context, regions []string, reads func(router.FleetReading)) (*machines, error) {
+	parts, errs := make([]*machines, len(regions)), make([]error, len(regions))
+	var all sync.WaitGroup
+	for i, name := range regions {
+		told := reads
+		if i > 0 {
+			told = func(router.FleetReading) {}
+		}
+		all.Go(func() { parts[i], errs[i] = c.readRegion(ctx, name, told) })
+	}
+	all.Wait()
+	if errs[0] != nil {
+		return nil, errs[0]
+	}
+	found := &machines{at: time.Now().UTC(), failed: map[string]error{}}
+	for i, name := range regions {
+		if found.failed[name] = errs[i]; errs[i] == nil {
+			found.list, found.more = append(found.list, parts[i].list...), found.more+parts[i].more
+		}
+	}
+	found.describe()
+	return found, nil
+}
+
+// readRegion asks Nomad for the nodes of a region and what runs on them, and says how far it
+// is whenever Nomad has answered. It gives up when Nomad leaves one question unanswered.
+func (c *Client) readRegion(ctx context.Context, name string, reads func(router.FleetReading)) (found *machines, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	silent := time.AfterFunc(fleetTimeout, func() { cancel(fmt.Errorf("no answer came from Nomad for %v", fleetTimeout)) })
 	defer func() {
@@ -205,11 +244,11 @@ func (c *Client) readFleet(ctx context.Context, reads func(router.FleetReading))
 		}
 		cancel(nil)
 	}()
-	in, err := c.region(ctx, "", func() { silent.Reset(fleetTimeout) })
+	in, err := c.region(ctx, name, func() { silent.Reset(fleetTimeout) })
 	if err != nil {
 		return nil, err
 	}
-	found = &machines{at: time.Now().UTC()}
+	found = &machines{}
 	hosts := slices.SortedFunc(slices.Values(in.hosts), func(a, b *host) int {
 		return cmp.Or(cmp.Compare(a.pool, b.pool), cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id))
 	})
@@ -226,11 +265,11 @@ func (c *Client) readFleet(ctx context.Context, reads func(router.FleetReading))
 	there := make(map[string]*machine, len(hosts))
 	for _, h := range hosts {
 		if d := details[h.id]; d != nil {
-			there[h.id] = &machine{host: h, detail: d}
+			there[h.id] = &machine{host: h, detail: d, region: name}
 			found.list = append(found.list, there[h.id])
 		}
 	}
-	list := nomad.Call{What: "list allocations", At: nomad.Scope{Namespace: api.AllNamespacesNamespace}, Capability: "read-job"}
+	list := nomad.Call{What: "list allocations", At: nomad.Scope{Namespace: api.AllNamespacesNamespace, Region: name}, Capability: "read-job"}
 	query := url.Values{"resources": {"true"}, "filter": {`ClientStatus == "pending" or ClientStatus == "running" or ClientStatus == "unknown"`}}
 	_, err = nomad.List(ctx, c.Client, list, "/v1/allocations?"+query.Encode(), func(a *struct {
 		NodeID, JobID      string
@@ -246,7 +285,6 @@ func (c *Client) readFleet(ctx context.Context, reads func(router.FleetReading))
 	if err != nil {
 		return nil, err
 	}
-	found.describe()
 	return found, nil
 }
 
@@ -276,18 +314,18 @@ func model(d *api.NodeDeviceResource) string { return d.Vendor + "/" + d.Type + 
 
 // describe fills in the nodes and groups of router.Fleet.
 func (s *machines) describe() {
-	type platform struct{ os, arch, class, pool string }
+	type platform struct{ region, os, arch, class, pool string }
 	groups := map[platform][]*machine{}
 	for _, m := range s.list {
-		k := platform{m.Attributes["kernel.name"], m.Attributes["cpu.arch"], m.class, m.pool}
+		k := platform{m.region, m.Attributes["kernel.name"], m.Attributes["cpu.arch"], m.class, m.pool}
 		groups[k] = append(groups[k], m)
 	}
 	s.nodes, s.groups = make([]router.Node, 0, len(s.list)), []router.NodeGroup{}
 	order := slices.SortedFunc(maps.Keys(groups), func(a, b platform) int {
-		return cmp.Or(cmp.Compare(a.os, b.os), cmp.Compare(a.arch, b.arch), cmp.Compare(a.pool, b.pool), cmp.Compare(a.class, b.class))
+		return cmp.Or(cmp.Compare(a.region, b.region), cmp.Compare(a.os, b.os), cmp.Compare(a.arch, b.arch), cmp.Compare(a.pool, b.pool), cmp.Compare(a.class, b.class))
 	})
 	for i, k := range order {
-		g := router.NodeGroup{OS: k.os, Arch: k.arch, Class: k.class, Pool: k.pool, Nodes: len(groups[k])}
+		g := router.NodeGroup{Region: k.region, OS: k.os, Arch: k.arch, Class: k.class, Pool: k.pool, Nodes: len(groups[k])}
 		for _, m := range groups[k] {
 			m.group = i
 			if m.out == "" {
@@ -299,7 +337,7 @@ func (s *machines) describe() {
 	}
 	for _, m := range s.list {
 		n := router.Node{
-			ID: m.id, Name: m.name, Pool: m.pool, Datacenter: m.datacenter, Class: m.class,
+			ID: m.id, Name: m.name, Region: m.region, Pool: m.pool, Datacenter: m.datacenter, Class: m.class,
 			OS: m.Attributes["kernel.name"], Arch: m.Attributes["cpu.arch"], State: cmp.Or(m.out, "ready"),
 			Group: m.group, Drivers: m.drivers, Devices: []router.NodeDevice{}, Total: m.total(), Used: m.used.NodeSize, Running: m.used.allocations,
 		}
@@ -329,8 +367,8 @@ func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Exam
 			fits[i].Problem = nomad.Printable(problems[0].say(r), maxMessage)
 		case len(job.TaskGroups) != 1:
 			fits[i].Problem = fmt.Sprintf("the job has %d groups; only jobs of one group are compared with nodes", len(job.TaskGroups))
-		case nomad.ScopeOf(job).Region != "":
-			fits[i].Problem = fmt.Sprintf("it runs in region %s, and these nodes are in another", nomad.ScopeOf(job).Region)
+		case s.failed[nomad.ScopeOf(job).Region] != nil:
+			fits[i].Problem = nomad.Printable(s.failed[nomad.ScopeOf(job).Region].Error(), maxMessage)
 		default:
 			fits[i].NodeCounts, fits[i].Cells = s.fit(r, job)
 		}

@@ -477,3 +477,38 @@ func TestDevicesAreToldApartByTheirIDs(t *testing.T) {
 		t.Errorf("%+v, want one of two nodes", r)
 	}
 }
+
+// The nodes of each region that the rules name are read there; one that is away costs only its own.
+func TestTheFleetOfSeveralRegions(t *testing.T) {
+	config := func(region, node string) nomadsim.Config {
+		return nomadsim.Config{Region: region, Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: node, Kernel: "linux", Arch: "amd64", Cores: 2, MemoryMB: 4096})}}
+	}
+	on, tokyo := nomadtest.Simulated(t, config("osaka", "o-1")), nomadtest.Simulated(t, config("tokyo", "t-1"))
+	on.Sim.Join(tokyo.Sim)
+	c := answered(t, on.Sim)
+	example := func(region string) router.Example {
+		return router.Example{Rule: "in " + region, Placement: ask(region, func(p *router.Placement) { p.Region = region }).Placement}
+	}
+	examples := []router.Example{example(""), example("tokyo"), example("osaka")}
+	read := func() router.Fleet {
+		c.Fleet(gone(t), examples)
+		c.refreshFleet(t.Context())
+		return c.Fleet(gone(t), examples)
+	}
+	c.Home(t.Context(), examples[2].Placement) // so that the name of its own is known
+	f := read()
+	if len(f.Nodes) != 2 || f.Nodes[0].Name != "o-1" || f.Nodes[0].Region != "" || f.Nodes[1].Name != "t-1" || f.Nodes[1].Region != "tokyo" || len(f.Groups) != 2 || f.Groups[1].Region != "tokyo" {
+		t.Errorf("nodes %+v in groups %+v", f.Nodes, f.Groups)
+	}
+	for i, group := range []int{0, 1, 0} {
+		if r := f.Rules[i]; r.Problem != "" || r.Now != 1 || r.Never != 0 || r.Cells[group].Now != 1 {
+			t.Errorf("rule %s: %+v, want its node in group %d", r.Rule, r, group)
+		}
+	}
+	tokyo.Sim.SetFault(nomadsim.Refusing, 0)
+	c.fleet.asked = time.Time{}
+	f = read()
+	if len(f.Nodes) != 1 || f.Problem != nil || f.Rules[0].Now != 1 || !strings.Contains(f.Rules[1].Problem, "of region tokyo: the region is away") {
+		t.Errorf("nodes %+v, problem %v, rules %+v", f.Nodes, f.Problem, f.Rules)
+	}
+}
