@@ -426,7 +426,7 @@ func (di *Dispatcher) register(ctx context.Context, l *lane, j router.Job, d *ru
 		}
 		return di.retry(ctx, j.ID, githubCause(err), later.At, reason, d)
 	}
-	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: l.region}, NomadAt: router.NomadAt{Region: region}, Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version()}
+	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: l.region}, Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version()}
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	taken, err := di.takeWarm(storeCtx, j, r, d)

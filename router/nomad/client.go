@@ -44,7 +44,8 @@ type Config struct {
 	// Called, if not nil, is called for each request: with what it asks for, as one of
 	// a few phrases; the status of the answer, 0 if Nomad was not reached, router.TimedOut
 	// if it did not answer in time, and router.Unreadable if it cannot be read; and the time
-	// to its headers.
+	// to its headers. What is asked of another region than the client's own is named with
+	// that: "list jobs of region tokyo".
 	Called func(call string, status int, took time.Duration)
 
 	// Calling, if not nil, is called when a request is sent, other than for the stream of
@@ -108,7 +109,7 @@ func New(c Config) (*Client, error) {
 	if err := api.ConfigureTLS(config.HttpClient, config.TLSConfig); err != nil {
 		return nil, fmt.Errorf("TLS to Nomad: %w; are NOMAD_CACERT, NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY right?", err)
 	}
-	config.HttpClient.Transport = observed{transport, c.Called, c.Calling}
+	config.HttpClient.Transport = observed{transport, config.Region, c.Called, c.Calling}
 	client, err := api.NewClient(&config)
 	if err != nil {
 		return nil, fmt.Errorf("make a Nomad client: %w", err)

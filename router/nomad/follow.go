@@ -170,14 +170,19 @@ type indexKey struct{}
 // the API client does not return it with an answer that is not read yet.
 type observed struct {
 	*http.Transport
+	home    string                                            // the client's own region, if it is configured
 	called  func(call string, status int, took time.Duration) // nil: nobody
 	calling func(call string) (ended func())                  // likewise
 }
 
 func (n observed) RoundTrip(r *http.Request) (*http.Response, error) {
 	call, began := callName(r.Method, r.URL.Path), time.Now()
+	told := call
+	if region := r.URL.Query().Get("region"); region != "" && region != n.home {
+		told += " of region " + region
+	}
 	if n.calling != nil && call != followEvents {
-		defer n.calling(call)()
+		defer n.calling(told)()
 	}
 	// Package api asks for compressed answers, and the transport would leave them so. For
 	// each, Nomad makes a compressor of 800 kB, which costs it as much as a registration
@@ -192,11 +197,11 @@ func (n observed) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case n.called == nil || !wanted(): // the caller went away
 	case err != nil:
-		n.called(call, router.StatusOf(err), took)
+		n.called(told, router.StatusOf(err), took)
 	case resp.StatusCode == http.StatusOK && call != followEvents:
-		resp.Body = listen(call, resp, took, n.called, wanted)
+		resp.Body = listen(told, resp, took, n.called, wanted)
 	default:
-		n.called(call, resp.StatusCode, took)
+		n.called(told, resp.StatusCode, took)
 	}
 	if date, ok := r.Context().Value(dateKey{}).(*string); ok && err == nil {
 		*date = resp.Header.Get("Date")

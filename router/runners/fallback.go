@@ -49,13 +49,18 @@ func (rs *Runners) fallBack(ctx context.Context, c router.Claimed) error {
 	}
 	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()
+	reason := fmt.Sprintf("Nomad had no node for %s within %s: fallback %d of rule %s replaces it", r.ID, rules.Duration(after), n, j.Decision.Rule)
+	away := false
 	switch _, err := rs.Nomad.Allocation(nomadCtx, r.Runner); {
 	case err == nil:
 		return rs.reconciler.recordPlaced(ctx, r) // the event is under way, or was missed
-	case !errors.Is(err, router.ErrNotFound):
+	case errors.Is(err, router.ErrNotFound):
+	case r.Own || r.NomadAt.Region == "":
 		return err
+	default: // if it has a node there, its claim is refused from now on
+		away = true
+		reason = fmt.Sprintf("region %s does not say whether %s has a node, %s after it was registered: fallback %d of rule %s replaces it", r.NomadAt.Region, r.ID, rules.Duration(after), n, j.Decision.Rule)
 	}
-	reason := fmt.Sprintf("Nomad had no node for %s within %s: fallback %d of rule %s replaces it", r.ID, rules.Duration(after), n, j.Decision.Rule)
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	ok, err := rs.Store.FallBack(storeCtx, r.ID, n, reason, rs.Now())
@@ -65,7 +70,9 @@ func (rs *Runners) fallBack(ctx context.Context, c router.Claimed) error {
 	rs.Log.Info("a job falls back", "job_id", j.ID, "rule", j.Decision.Rule, "nomad_job", r.NomadJob, "fallback", n)
 	if err := rs.StopJob(ctx, r.Runner); err != nil {
 		rs.Compare.At(rs.Now())
-		return err
+		if !away { // else it is stopped when its region is back
+			return err
+		}
 	}
 	return rs.reconciler.requeue(ctx, r, reason)
 }

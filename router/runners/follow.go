@@ -348,6 +348,7 @@ func (f *follower) recordUnevaluated(ctx context.Context, list []router.Runner) 
 			byFit[r.Fit] = append(byFit[r.Fit], r)
 		}
 	}
+	var errs []error
 	for _, crowd := range byFit {
 		j, err := f.r.Store.Job(ctx, crowd[0].JobID)
 		if err != nil {
@@ -357,8 +358,9 @@ func (f *follower) recordUnevaluated(ctx context.Context, list []router.Runner) 
 		u, err := f.r.Nomad.Unplaced(nomadCtx, j, crowd[0])
 		cancel()
 		switch {
-		case err != nil:
-			return err
+		case err != nil: // others may be in another region
+			errs = append(errs, err)
+			continue
 		case u == nil || !u.Pending:
 			f.r.Compare.At(f.r.Now()) // it was evaluated: a pass finds what was missed
 			continue
@@ -377,7 +379,7 @@ func (f *follower) recordUnevaluated(ctx context.Context, list []router.Runner) 
 			return err
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // explain records why runners that ask the same of Nomad have no node.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -287,9 +288,11 @@ func (c *reconciler) pass(ctx context.Context, made *listing, next *time.Time) e
 	if err != nil {
 		return err
 	}
+	in := map[string]bool{}
 	for i := range live {
-		regions.want(began, live[i].NomadAt.Region)
+		in[live[i].NomadAt.Region] = true
 	}
+	regions.want(began, slices.Collect(maps.Keys(in))...)
 	var unlisted error
 	if made == nil { // made after the database was read, so that no registration is missed
 		var all listing
@@ -298,7 +301,7 @@ func (c *reconciler) pass(ctx context.Context, made *listing, next *time.Time) e
 		}
 		made = &all
 	}
-	c.r.Listed(ctx, jobs)
+	c.r.Listed(ctx, made.jobs)
 	c.running.see(live)
 	todo, again := c.r.policy.compare(live, made, began)
 	if !again.IsZero() && again.Before(*next) {

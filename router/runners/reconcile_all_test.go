@@ -254,7 +254,9 @@ func TestARunnerWhoseRegionIsNotListedIsLeftAlone(t *testing.T) {
 // Orphans stay known while their region cannot be listed.
 func TestAListingReplacesTheOrphansOfItsRegions(t *testing.T) {
 	var o orphans
-	in := func(region string) router.NomadJob { return router.NomadJob{ID: "gha-7-2", At: router.NomadAt{Region: region}} }
+	in := func(region string) router.NomadJob {
+		return router.NomadJob{ID: "gha-7-2", At: router.NomadAt{Region: region}}
+	}
 	o.set(map[int64][]router.NomadJob{7: {in("")}, 8: {in("tokyo")}}, map[string]bool{"": true, "tokyo": true})
 	o.set(map[int64][]router.NomadJob{9: {in("")}}, map[string]bool{"": true})
 	if len(o.jobs) != 2 || o.jobs[8] == nil || o.jobs[9] == nil {

@@ -13,6 +13,8 @@ import (
 	"switchyard/router"
 )
 
+const maxRegions = 100 // that are followed: a label may give the name
+
 // regions are those of Nomad whose runners are followed: the client's own, "", those that
 // the rules name or that runners are in, and those that a job is about to get a runner in.
 // It is safe for concurrent use.
@@ -57,6 +59,9 @@ func (rs *regions) want(now time.Time, names ...string) {
 	for _, name := range names {
 		f := rs.of[name]
 		if f == nil {
+			if len(rs.of) >= maxRegions {
+				continue
+			}
 			f = &followed{}
 			rs.of[name] = f
 			rs.wake.Give()

@@ -67,8 +67,32 @@ func (s *Side) At(host string) *Side {
 	return s.others[host]
 }
 
+// inRegion is how the name of a call ends that was made to another region of Nomad.
+const (
+	inRegion   = " of region "
+	maxRegions = 100 // others are "other"
+)
+
+// region returns the side that is a region of Nomad, if a call is to another than the
+// client's own, and the call's name without it.
+func (s *Side) region(call string) (of *Side, name string) {
+	name, region, ok := strings.Cut(call, inRegion)
+	if !ok {
+		return nil, call
+	}
+	s.mu.Lock()
+	if s.others["region "+region] == nil && len(s.others) >= maxRegions {
+		region = "other"
+	}
+	s.mu.Unlock()
+	return s.At("region " + region), name
+}
+
 // Calling counts a call as under way until ended is called, once.
-func (s *Side) Calling(string) (ended func()) {
+func (s *Side) Calling(call string) (ended func()) {
+	if of, _ := s.region(call); of != nil {
+		return func() {} // dispatch tells how long a region is silent
+	}
 	began := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,6 +108,10 @@ func (s *Side) Calling(string) (ended func()) {
 // side was not reached, router.TimedOut if it did not answer in time, and
 // router.Unreadable if the answer made no sense; and the time until the answer's headers came.
 func (s *Side) Called(call string, status int, took time.Duration) {
+	if of, name := s.region(call); of != nil {
+		of.Called(name, status, took)
+		return
+	}
 	s.mu.Lock()
 	if !s.calls[call] && len(s.calls) >= maxCalls {
 		call = "other"
@@ -130,6 +158,9 @@ func (s *Side) Failing() (list []Failing) {
 	}
 	for host, other := range s.others {
 		for _, f := range other.Failing() {
+			if strings.HasPrefix(host, "region ") && time.Since(f.Last) > forgiven {
+				continue // no rule names it any longer
+			}
 			f.Call += " at " + host
 			list = append(list, f)
 		}
