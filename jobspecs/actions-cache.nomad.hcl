@@ -5,7 +5,7 @@
 # url is where the runners reach it: a name of its node, or of a proxy in front. They use it by their env, in the rules:
 #
 #   defaults:
-#     env: { ACTIONS_RESULTS_URL: 'http://cache.example.com:3000/' } # with the slash
+#     task: { env: { ACTIONS_RESULTS_URL: 'http://cache.example.com:3000/' } } # with the slash
 #
 # docker-linux, docker-linux-dind and podman-linux see to the rest: GitHub's runner overwrites that variable in each step,
 # so their start script changes one name in bin/Runner.Worker.dll of their container. For the others, see README.md.

@@ -6,7 +6,7 @@
 # The last line prints ADDRESS:PORT. Runners of docker-linux-dind use it by their env, in the rules:
 #
 #   defaults:
-#     env: { SWITCHYARD_REGISTRY_MIRROR: 'http://ADDRESS:PORT' }
+#     task: { env: { SWITCHYARD_REGISTRY_MIRROR: 'http://ADDRESS:PORT' } }
 #
 # The other runners use the images of their nodes: give each node's Docker "registry-mirrors": ["http://ADDRESS:PORT"] in
 # daemon.json, or Podman a [[registry.mirror]] in registries.conf. A registry mirrors one other: for a second one, run
