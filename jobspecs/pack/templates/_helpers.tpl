@@ -1,0 +1,8 @@
+[[- define "place" -]]
+[[ if var "namespace" . ]]
+  namespace = [[ var "namespace" . | toJson ]]
+[[- end ]]
+[[- if var "node_pool" . ]]
+  node_pool = [[ var "node_pool" . | toJson ]]
+[[- end ]]
+[[- end -]]
