@@ -36,7 +36,7 @@ type plan struct {
 	demands []*demand
 	limits  []int // the most jobs at once, of each key
 	rules   []string
-	repos   int
+	repos   []router.RepoName
 
 	left map[string]int // jobs that are left out, by why
 }
@@ -53,6 +53,7 @@ type job struct {
 	rule      int32
 	demand    int32
 	limit     int32 // -1: none
+	urgency   int32 // as in router.HeldJob
 	fallbacks []fallback
 }
 
@@ -163,7 +164,11 @@ func (p *planner) add(ctx context.Context, past *router.PastJob) error {
 	if j.rule = numbered(p.ruleOf, d.Rule); int(j.rule) == known {
 		p.rules = append(p.rules, d.Rule)
 	}
-	j.repo = numbered(p.repoOf, past.Repo.Host+"/"+past.Repo.FullName)
+	known = len(p.repoOf)
+	if j.repo = numbered(p.repoOf, past.Repo.Host+"/"+past.Repo.FullName); int(j.repo) == known {
+		p.repos = append(p.repos, router.RepoName{Host: past.Repo.Host, Owner: past.Repo.Owner, Name: past.Repo.Name})
+	}
+	j.urgency = int32(router.UrgencyOf(&d))
 	p.past = append(p.past, j)
 	return nil
 }
@@ -285,7 +290,6 @@ func (p *planner) finish() error {
 			}
 		}
 	}
-	p.repos = len(p.repoOf)
 	slices.SortStableFunc(p.jobs, func(a, b job) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.id, b.id)) })
 	return nil
 }

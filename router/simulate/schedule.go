@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"math"
+	"time"
 
+	"switchyard/router"
 	"switchyard/router/feasible"
 )
 
@@ -96,13 +98,7 @@ type world struct {
 	takes   []feasible.Amount // what each job that has a node takes of it
 
 	placedOf []int // jobs with a place under each limit
-	heldBy   []map[int32]*held
-}
-
-// A held is the jobs of a repository that wait for a place under a limit, and how many have one.
-type held struct {
-	jobs   []int32
-	placed int
+	places   []router.Places
 }
 
 // simulate gives each job of a plan a node, of so many of each class, and calls each now and
@@ -116,9 +112,12 @@ func simulate(ctx context.Context, p *plan, f *fleet, counts []int, each func(do
 			used: make([]use, len(f.classes)), atOnce: make([]int, len(f.groups)),
 		},
 		waiting: make([]waiting, len(p.demands)), seqOf: make([]int64, n), takes: make([]feasible.Amount, n),
-		placedOf: make([]int, len(p.limits)), heldBy: make([]map[int32]*held, len(p.limits)), busy: make([]int, len(f.groups)),
+		placedOf: make([]int, len(p.limits)), places: make([]router.Places, len(p.limits)), busy: make([]int, len(f.groups)),
 	}
 	w.build()
+	for i := range w.placed {
+		w.placed[i] = -1
+	}
 	next := 0
 	for next < n || len(w.events) > 0 {
 		if len(w.events) > 0 && (next == n || w.events[0].at <= p.jobs[next].at) {
@@ -174,59 +173,28 @@ func (w *world) arrive(i int32) {
 		never = never && len(w.suit[f.demand]) == 0
 	}
 	if never {
-		w.placed[i] = -1
 		return
 	}
 	if j.limit >= 0 {
-		h := w.held(i)
 		if w.placedOf[j.limit] >= w.limits[j.limit] {
-			h.jobs = append(h.jobs, i)
+			w.places[j.limit].Wait(router.HeldJob{ID: int64(i), Repo: w.repos[j.repo], Urgency: int(j.urgency), ReceivedAt: w.plan.first.Add(time.Duration(j.at) * time.Millisecond)})
 			return
 		}
-		h.placed++
+		w.places[j.limit].Take(w.repos[j.repo])
 		w.placedOf[j.limit]++
 	}
 	w.admit(i)
 }
 
-// held returns what is held of a job's repository under its limit.
-func (w *world) held(i int32) *held {
-	j := &w.jobs[i]
-	if w.heldBy[j.limit] == nil {
-		w.heldBy[j.limit] = map[int32]*held{}
-	}
-	h := w.heldBy[j.limit][j.repo]
-	if h == nil {
-		h = &held{}
-		w.heldBy[j.limit][j.repo] = h
-	}
-	return h
-}
-
-// release gives the place of a job that ended to the oldest one of the repository that has
-// the fewest, as the database does.
+// release gives the place of a job that ended to the one that is next.
 func (w *world) release(i int32) {
 	j := &w.jobs[i]
-	w.placedOf[j.limit]--
-	if h := w.held(i); h.placed > 1 || len(h.jobs) > 0 {
-		h.placed--
+	w.places[j.limit].Leave(w.repos[j.repo])
+	if next, ok := w.places[j.limit].Next(); ok {
+		w.admit(int32(next.ID))
 	} else {
-		delete(w.heldBy[j.limit], j.repo)
+		w.placedOf[j.limit]--
 	}
-	var next *held
-	for _, h := range w.heldBy[j.limit] {
-		if len(h.jobs) > 0 && (next == nil || cmp.Or(cmp.Compare(h.placed, next.placed), cmp.Compare(h.jobs[0], next.jobs[0])) < 0) {
-			next = h
-		}
-	}
-	if next == nil {
-		return
-	}
-	first := next.jobs[0]
-	next.jobs = next.jobs[1:]
-	next.placed++
-	w.placedOf[j.limit]++
-	w.admit(first)
 }
 
 // admit registers a job.

@@ -152,9 +152,26 @@ func TestALimitPassesPlacesOnByRepository(t *testing.T) {
 	}
 }
 
+func TestALimitThatGoesByUrgencyServesTheMostUrgentFirst(t *testing.T) {
+	c := Config{Nodes: fleetOf(t, `nodes: [{ os: linux, arch: amd64, cores: 64, memory: 99GiB }]`), Rules: load(t, `
+version: 1
+scope: 'true'
+labels: { linux: {}, urgent: { urgency: 50 } }
+rules: [{ name: all, jobspec: shell, limit: { running: 1, per: rule, order: priority } }]
+`)}
+	r := simulated(t, c, past(1, 0, 100, "a/a", "linux"), past(2, 1, 10, "a/a", "linux"), past(3, 2, 10, "b/b", "linux"), past(4, 50, 10, "a/a", "urgent"))
+	if w := row(t, r, "all"); w.Limit.Max != 118 || w.Limit.P50 != 50 { // of 0, 50 for the urgent one, 119 or 118, and 109 or 108
+		t.Errorf("waited %+v for a place", w.Limit)
+	}
+}
+
 func TestAFallbackTakesEffectInItsTime(t *testing.T) {
 	c := Config{Rules: load(t, shop), Nodes: fleetOf(t, `nodes: [{ os: linux, arch: amd64, cores: 8, memory: 2GiB }, { os: linux, arch: amd64, cores: 8, memory: 2GiB, pool: spare }]`)}
 	r := simulated(t, c, past(1, 0, 1000, "a/a", "linux"), past(2, 10, 10, "a/a", "linux"), past(3, 700, 400, "a/a", "linux"))
+	c.Nodes = c.Nodes[:1] // without any for the fallback
+	if w := row(t, simulated(t, c, past(1, 0, 1000, "a/a", "linux"), past(2, 10, 10, "a/a", "linux")), "linux"); w.Never != 1 || w.Jobs != 1 {
+		t.Errorf("a fallback without nodes: %+v", w)
+	}
 	if w := row(t, r, "linux"); w.FellBack != 1 || w.Node.P50 != 300 || w.Node.Max != 300 { // the third has a node at 1000, by both
 		t.Errorf("%+v", w)
 	}
