@@ -127,7 +127,7 @@ func (p *planner) add(ctx context.Context, past *router.PastJob) error {
 	}
 	ms := func(from, to time.Time) int64 { return max(0, to.Sub(from).Milliseconds()) }
 	j.recorded, j.run = ms(j.queued, past.RunningAt), ms(past.RunningAt, past.CompletedAt)
-	if !past.PlacedAt.IsZero() && !past.PlacedAt.After(past.RunningAt) {
+	if !past.PlacedAt.Before(j.queued) && !past.PlacedAt.After(past.RunningAt) { // else its runner was warm, or another job's
 		j.start, j.started = ms(past.PlacedAt, past.RunningAt), true
 	}
 	if !past.EndedAt.IsZero() {

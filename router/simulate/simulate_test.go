@@ -194,6 +194,15 @@ func TestWhatIsLeftOutIsCounted(t *testing.T) {
 	}
 }
 
+func TestAJobOnAWarmRunnerHadNoStart(t *testing.T) {
+	c := Config{Rules: load(t, shop), Nodes: fleetOf(t, `nodes: [{ os: linux, arch: amd64, cores: 8, memory: 4GiB }]`)}
+	j := past(1, 3600, 10, "a/a", "linux")
+	j.PlacedAt = t0
+	if w := row(t, simulated(t, c, j), "linux"); w.Start.Max != 0 || w.Queue.Max != 0 {
+		t.Errorf("it took %+v to start", w.Start)
+	}
+}
+
 func TestAScaleAddsCopiesOfRuns(t *testing.T) {
 	c := Config{Rules: load(t, shop), Nodes: fleetOf(t, `nodes: [{ os: linux, arch: amd64, cores: 8, memory: 99GiB }]`)}
 	var jobs []router.PastJob
