@@ -77,7 +77,7 @@ func TestManyRunnersAreAdoptedInSeveralPasses(t *testing.T) {
 		nomad, first := &slowNomad{asked: map[string]int{}}, intake.NewFirstSync()
 		first.Begin()
 		first.End()
-		rs := New(&Runners{Store: manyStore{}, Nomad: nomad, First: first, Log: telemetry.NewLog(slog.New(slog.DiscardHandler), time.Now), Now: time.Now, Sweep: sweep, Doubt: 2 * time.Minute})
+		rs := New(&Runners{Store: manyStore{}, Nomad: nomad, First: first, Listed: func(context.Context, []router.NomadJob) {}, Log: telemetry.NewLog(slog.New(slog.DiscardHandler), time.Now), Now: time.Now, Sweep: sweep, Doubt: 2 * time.Minute})
 		var jobs []router.NomadJob
 		for i := range runners {
 			id := fmt.Sprintf("gha-%d-1", i+1)
