@@ -101,9 +101,12 @@ func TestBuiltins(t *testing.T) {
 			if task.Driver == "tart" {
 				path = "secrets/start.sh" // the machine gets that directory alone
 			}
-			script := script(t, task, path)
+			verifyHook, script := script(t, task, strings.Replace(path, "start", "verify", 1)), script(t, task, path)
 			if strings.Contains(script, "${") || strings.Contains(script, "%{") || strings.Contains(script, "{{") {
 				t.Error("HCL or Nomad's templates would change the start script")
+			}
+			if strings.Contains(verifyHook, "${") || strings.Contains(verifyHook, "%{") || strings.Contains(verifyHook, "{{") || !strings.Contains(verifyHook, "NOMAD_META_SWITCHYARD_VERIFY_TOKEN") {
+				t.Error("HCL or Nomad's templates would change the hook, or it does not ask")
 			}
 			if strings.ContainsFunc(script, func(r rune) bool { return r > '~' }) {
 				t.Error("the start script is not ASCII; Windows PowerShell misreads it")

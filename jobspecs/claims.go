@@ -11,8 +11,12 @@ import (
 )
 
 // claimMeta begins the names under which a task finds the URL and the token of
-// the claim, in an artifact, a template, its environment or a script.
-const claimMeta = "NOMAD_META_SWITCHYARD_CLAIM_"
+// the claim, in an artifact, a template, its environment or a script, and verifyMeta
+// those of the question whether it may serve its job.
+const (
+	claimMeta  = "NOMAD_META_SWITCHYARD_CLAIM_"
+	verifyMeta = "NOMAD_META_SWITCHYARD_VERIFY_"
+)
 
 // warmMeta is the name under which a task finds whether it is to wait at the claim for a job.
 const warmMeta = "NOMAD_META_SWITCHYARD_WARM"
@@ -20,6 +24,9 @@ const warmMeta = "NOMAD_META_SWITCHYARD_WARM"
 // Claims reports whether a Nomad job, as JSON, uses the claim's URL or token anywhere in
 // its groups except in comments. An image that claims by itself is not noticed.
 func Claims(job []byte) bool { return uses(job, claimMeta) }
+
+// Verifies is Claims for the question whether the runner may serve its job.
+func Verifies(job []byte) bool { return uses(job, verifyMeta) }
 
 // uses reports whether a Nomad job, as JSON, uses a name anywhere in its groups except in comments.
 func uses(job []byte, name string) bool {

@@ -12,8 +12,8 @@ func TestAJobspecThatClaims(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range specs.Names() {
-		if spec, _ := specs.Get(name); !spec.Claims || !Claims(spec.Parsed) {
-			t.Errorf("the built-in %s does not claim", name)
+		if spec, _ := specs.Get(name); !spec.Claims || !Claims(spec.Parsed) || !spec.Verifies || !Verifies(spec.Parsed) {
+			t.Errorf("the built-in %s does not claim, or does not verify", name)
 		}
 	}
 	task := func(inner string) string {

@@ -145,8 +145,52 @@ job "docker-windows" {
           } else {
             $env:ACTIONS_RUNNER_INPUT_JITCONFIG = $claim
           }
+          if ($env:NOMAD_META_SWITCHYARD_VERIFY_TOKEN) {
+            $env:SWITCHYARD_JOB_STARTED = $env:ACTIONS_RUNNER_HOOK_JOB_STARTED # a hook of yours comes after it
+            $env:ACTIONS_RUNNER_HOOK_JOB_STARTED = [IO.Path]::GetFullPath((Join-Path $env:NOMAD_TASK_DIR 'verify.ps1'))
+          }
           & (Join-Path $copy 'run.cmd')
-          exit $LASTEXITCODE
+          $code = $LASTEXITCODE
+          # With "debug: { keep }" it stays for so long. Switchyard stops it at once unless its job failed.
+          if ($code -eq 0 -and $env:NOMAD_META_SWITCHYARD_KEEP) {
+            Write-Output "the runner has ended, and is kept for $env:NOMAD_META_SWITCHYARD_KEEP seconds"
+            Start-Sleep -Seconds ([int]$env:NOMAD_META_SWITCHYARD_KEEP)
+          }
+          exit $code
+        EOT
+      }
+
+      # With "verify" the runner runs this before the first step of its job. That it fails would not do: steps with
+      # "if: always()" run then. So it ends the runner, and GitHub fails the job some minutes later.
+      template {
+        destination = "local/verify.ps1"
+        change_mode = "noop"
+        data        = <<-EOT
+          $end = (Get-Date).AddMinutes(2)
+          while ($true) {
+            try {
+              Invoke-WebRequest -UseBasicParsing -Method Post -TimeoutSec 20 -Uri $env:NOMAD_META_SWITCHYARD_VERIFY_URL `
+                -Headers @{ Authorization = "Bearer $env:NOMAD_META_SWITCHYARD_VERIFY_TOKEN" } `
+                -Body @{ repository = $env:GITHUB_REPOSITORY; run_id = $env:GITHUB_RUN_ID; run_attempt = $env:GITHUB_RUN_ATTEMPT } | Out-Null
+              if ($env:SWITCHYARD_JOB_STARTED) { . $env:SWITCHYARD_JOB_STARTED }
+              exit 0
+            } catch {
+              $code = 0
+              if ($_.Exception.Response) { $code = [int]$_.Exception.Response.StatusCode }
+              $said = $_.Exception.Message
+              if ($_.ErrorDetails) { $said = $_.ErrorDetails.Message }
+              if (@(401, 403, 410) -contains $code -or (Get-Date) -ge $end) { break }
+              Start-Sleep -Seconds 2
+            }
+          }
+          Write-Output "::error title=Switchyard::$said"
+          Start-Sleep -Seconds 5 # for the runner to send that
+
+          # This process's parent is the runner's worker, whose parent is the runner.
+          $worker = (Get-CimInstance Win32_Process -Filter "ProcessId = $PID").ParentProcessId
+          $runner = (Get-CimInstance Win32_Process -Filter "ProcessId = $worker").ParentProcessId
+          Stop-Process -Force -Id $runner, $worker
+          Start-Sleep -Seconds 60
         EOT
       }
 

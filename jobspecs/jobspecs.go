@@ -55,6 +55,8 @@ type Jobspec struct {
 	Parsed []byte // JSON of the job as /v1/jobs/parse answers it; nil: HCL that a Nomad must parse
 	Waits  bool   // it asks whether it is to wait at the claim for a job
 	Claims bool   // it uses the claim's URL or token; false: its runners bring their own registration
+
+	Verifies bool // it asks whether a runner may serve the job that it was given
 }
 
 // A Set is the jobspecs that rules can name. It never changes and is safe for
@@ -166,7 +168,7 @@ func (s *Set) loadBuiltin() error {
 			return err
 		}
 		spec := newJobspec(name, builtinPath+e.Name(), src)
-		spec.Claims, spec.Waits = usesHCL(src, claimMeta), usesHCL(src, warmMeta)
+		spec.readHCL()
 		raw, err := builtin.ReadFile(name + parsedSuffix)
 		if err != nil {
 			return err
@@ -190,12 +192,17 @@ func load(name, path string, isHCL bool) (Jobspec, error) {
 	}
 	spec := newJobspec(name, path, src)
 	if isHCL {
-		spec.Claims, spec.Waits = usesHCL(src, claimMeta), usesHCL(src, warmMeta)
+		spec.readHCL()
 		return spec, checkHCL(path, src)
 	}
 	spec.Parsed, err = parseJSON(path, src)
-	spec.Claims, spec.Waits = Claims(spec.Parsed), uses(spec.Parsed, warmMeta)
+	spec.Claims, spec.Waits, spec.Verifies = Claims(spec.Parsed), uses(spec.Parsed, warmMeta), Verifies(spec.Parsed)
 	return spec, err
+}
+
+// readHCL sets what the HCL does.
+func (s *Jobspec) readHCL() {
+	s.Claims, s.Waits, s.Verifies = usesHCL(s.Source, claimMeta), usesHCL(s.Source, warmMeta), usesHCL(s.Source, verifyMeta)
 }
 
 func newJobspec(name, path string, src []byte) Jobspec {

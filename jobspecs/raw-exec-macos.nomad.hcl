@@ -195,6 +195,10 @@ job "raw-exec-macos" {
           else
             export ACTIONS_RUNNER_INPUT_JITCONFIG="$claim"
           fi
+          if printenv NOMAD_META_SWITCHYARD_VERIFY_TOKEN >/dev/null; then
+            SWITCHYARD_JOB_STARTED=$(printenv ACTIONS_RUNNER_HOOK_JOB_STARTED) # a hook of yours comes after it
+            export SWITCHYARD_JOB_STARTED ACTIONS_RUNNER_HOOK_JOB_STARTED="$NOMAD_TASK_DIR/verify.sh"
+          fi
           if [ -n "$stopped" ]; then exit 130; fi
           "$copy/run.sh" &
           pid=$!
@@ -208,8 +212,52 @@ job "raw-exec-macos" {
             wait "$pid"
             code=$?
           done
+          # With "debug: { keep }" it stays for so long. Switchyard stops it at once unless its job failed.
+          keep=$(printenv NOMAD_META_SWITCHYARD_KEEP)
+          if [ -n "$keep" ] && [ "$code$stopped" = 0 ]; then
+            echo "the runner has ended, and is kept for $keep seconds"
+            end=$(($(date +%s) + keep))
+            while [ -z "$stopped" ] && [ "$(date +%s)" -lt "$end" ]; do sleep 1; done
+          fi
           cd /
           exit "$code"
+        EOT
+      }
+
+      # With "verify" the runner runs this before the first step of its job. That it fails would not do: steps with
+      # "if: always()" run then. A runner that is stopped runs none, and tells GitHub why.
+      template {
+        destination = "local/verify.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+          end=$(($(date +%s) + 120))
+          while :; do
+            # The token is no argument: those show in ps.
+            said=$(printf 'header = "Authorization: Bearer %s"\n' "$NOMAD_META_SWITCHYARD_VERIFY_TOKEN" | curl --config - --silent --show-error --include --max-time 20 \
+              --data-urlencode "repository=$GITHUB_REPOSITORY" --data-urlencode "run_id=$GITHUB_RUN_ID" --data-urlencode "run_attempt=$GITHUB_RUN_ATTEMPT" \
+              "$NOMAD_META_SWITCHYARD_VERIFY_URL" 2>&1) || true
+            case $(printf '%s\n' "$said" | sed -n '1s/^HTTP[^ ]* \([0-9]*\).*/\1/p') in
+            200)
+              if [ -n "$SWITCHYARD_JOB_STARTED" ]; then exec bash -e "$SWITCHYARD_JOB_STARTED"; fi
+              exit 0
+              ;;
+            401 | 403 | 410) break ;;
+            esac
+            if [ "$(date +%s)" -ge "$end" ]; then break; fi
+            sleep 2
+          done
+          echo "::error title=Switchyard::$(printf '%s\n' "$said" | sed -n '$p')"
+
+          # This script's parent is the runner's worker, whose parent takes the stop.
+          if [ -r "/proc/$PPID/status" ]; then
+            runner=$(sed -n 's/^PPid:[^0-9]*//p' "/proc/$PPID/status")
+          else
+            runner=$(ps -o ppid= -p "$PPID")
+          fi
+          kill -INT $runner
+          sleep 45
+          kill -KILL "$PPID" # it has not stopped
+          sleep 45
         EOT
       }
 

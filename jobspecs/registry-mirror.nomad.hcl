@@ -9,7 +9,7 @@
 #     task: { env: { SWITCHYARD_REGISTRY_MIRROR: 'http://ADDRESS:PORT' } }
 #
 # The other runners use the images of their nodes: give each node's Docker "registry-mirrors": ["http://ADDRESS:PORT"] in
-# daemon.json, or Podman a [[registry.mirror]] in registries.conf. A registry mirrors one other: for a second one, run
+# daemon.json, or Podman a mirror of docker.io in registries.conf. A registry mirrors one other: for a second one, run
 # this file under another name with -var remote=https://ghcr.io. Docker uses mirrors for Docker Hub only, Podman for any.
 #
 # It has no login, and serves whoever reaches its port. With a login of its own at the remote, it would serve that login's

@@ -2,19 +2,27 @@ package jobspecs_test
 
 import (
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // fakeRunner is run.sh as far as signals and exit codes go, by its
 // configuration: "wait" waits for a stop, "exit7" is too old.
 const fakeRunner = `#!/bin/bash
 echo "config=$ACTIONS_RUNNER_INPUT_JITCONFIG args=$# token=$NOMAD_META_SWITCHYARD_CLAIM_TOKEN pwd=$PWD"
+echo "hook=$ACTIONS_RUNNER_HOOK_JOB_STARTED own=$SWITCHYARD_JOB_STARTED"
 echo "inputs=$(env | grep '^ACTIONS_RUNNER_INPUT_' | grep -vc JITCONFIG)"
 ps -o args= -p $$ -p $PPID 2>/dev/null
 touch written-by-job
@@ -229,6 +237,48 @@ func TestStartScripts(t *testing.T) {
 					t.Errorf("exit code %d, output:\n%s", code, text(t, out))
 				}
 			})
+			t.Run("a runner that verifies its job gets the hook, and one of the operator's comes after it", func(t *testing.T) {
+				d := newTask(t, jobspec, new("s3cret"))
+				d.meta = []string{"NOMAD_META_SWITCHYARD_VERIFY_TOKEN=v3rify", "ACTIONS_RUNNER_HOOK_JOB_STARTED=/own/hook.sh"}
+				if out, code := d.run(t); code != 0 || !strings.Contains(out, "hook="+filepath.Join(d.local, "verify.sh")+" own=/own/hook.sh\n") {
+					t.Errorf("exit code %d, output:\n%s", code, out)
+				}
+				d = newTask(t, jobspec, new("s3cret"))
+				d.meta = []string{"ACTIONS_RUNNER_HOOK_JOB_STARTED=/own/hook.sh"}
+				if out, code := d.run(t); code != 0 || !strings.Contains(out, "hook=/own/hook.sh own=\n") {
+					t.Errorf("without a token: exit code %d, output:\n%s", code, out)
+				}
+			})
+			t.Run("a runner that is kept stays until it is stopped, unless it failed", func(t *testing.T) {
+				d := newTask(t, jobspec, new("s3cret"))
+				d.meta = []string{"NOMAD_META_SWITCHYARD_KEEP=3600"}
+				cmd, out := d.start(t)
+				waitFor(t, cmd, out, "is kept for 3600 seconds")
+				if !strings.Contains(text(t, out), "config=s3cret") {
+					t.Errorf("it is kept before it ran:\n%s", text(t, out))
+				}
+				interrupt(t, cmd)
+				_ = cmd.Wait()
+				if code := cmd.ProcessState.ExitCode(); code != 0 {
+					t.Errorf("exit code %d, output:\n%s", code, text(t, out))
+				}
+				d = newTask(t, jobspec, new("exit7"))
+				d.meta = []string{"NOMAD_META_SWITCHYARD_KEEP=3600"}
+				if out, code := d.run(t); code != 7 {
+					t.Errorf("too old: exit code %d, output:\n%s", code, out)
+				}
+			})
+			t.Run("a stop of a runner that is to be kept lets the job end", func(t *testing.T) {
+				d := newTask(t, jobspec, new("wait"))
+				d.meta = []string{"NOMAD_META_SWITCHYARD_KEEP=3600"}
+				cmd, out := d.start(t)
+				waitFor(t, cmd, out, "waiting")
+				interrupt(t, cmd)
+				_ = cmd.Wait()
+				if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(text(t, out), "cancelled") {
+					t.Errorf("exit code %d, output:\n%s", code, text(t, out))
+				}
+			})
 			t.Run("the runner's exit code is kept", func(t *testing.T) {
 				if out, code := newTask(t, jobspec, new("exit7")).run(t); code != 7 {
 					t.Errorf("exit code %d, output:\n%s", code, out)
@@ -350,11 +400,85 @@ func TestTheDaemonBesideARunner(t *testing.T) {
 	}
 }
 
+// TestTheHookBeforeTheFirstStep runs the hook as the child of a worker, which is the child of a runner.
+func TestTheHookBeforeTheFirstStep(t *testing.T) {
+	for _, name := range []string{"/bin/bash", "curl"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skip("needs ", name)
+		}
+	}
+	jobs := builtins(t)
+	hook := script(t, runner(t, jobs["docker-linux"]), "local/verify.sh")
+	for name, path := range map[string]string{"docker-linux-dind": "local/verify.sh", "podman-linux": "local/verify.sh", "raw-exec-macos": "local/verify.sh", "tart-macos": "secrets/verify.sh"} {
+		if script(t, runner(t, jobs[name]), path) != hook {
+			t.Errorf("the hook of %s is another than that of docker-linux", name)
+		}
+	}
+	for _, test := range []struct {
+		name    string
+		answers []int // one after the other
+		own     bool  // the operator has a hook
+		want    string
+	}{
+		{name: "a job that the runner may serve goes on", answers: []int{200}, want: "the hook ended with 0\n"},
+		{name: "the operator's hook comes after it", answers: []int{200}, own: true, want: "own hook\nthe hook ended with 3\n"},
+		{name: "an answer that is not there yet is awaited", answers: []int{503, 502, 200}, want: "the hook ended with 0\n"},
+		{name: "a job that it may not serve ends, and the runner with it", answers: []int{403}, want: "::error title=Switchyard::answer 403\nthe runner is stopped\n"},
+		{name: "a token that was used does the same", answers: []int{410}, own: true, want: "::error title=Switchyard::answer 410\nthe runner is stopped\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var mu sync.Mutex
+			asked := 0
+			server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+				mu.Lock()
+				defer mu.Unlock()
+				want := url.Values{"repository": {"acme/web"}, "run_id": {"7"}, "run_attempt": {"2"}}
+				if err := req.ParseForm(); err != nil || req.Method != http.MethodPost || req.Header.Get("Authorization") != "Bearer v3rify" || !cmp.Equal(req.PostForm, want) {
+					t.Errorf("the hook asks %s %v as %q", req.Method, req.PostForm, req.Header.Get("Authorization"))
+				}
+				status := test.answers[min(asked, len(test.answers)-1)]
+				asked++
+				http.Error(rw, "answer "+strconv.Itoa(status), status)
+			}))
+			defer server.Close()
+			dir := t.TempDir()
+			put(t, filepath.Join(dir, "verify.sh"), hook, 0o600)
+			put(t, filepath.Join(dir, "own.sh"), "echo own hook\nexit 3\n", 0o600)
+			put(t, filepath.Join(dir, "worker"), "bash -e \"$1/verify.sh\" & echo $! >\"$1/hook\"\nwait $!\nexit $?\n", 0o600)
+			put(t, filepath.Join(dir, "runner"), "trap 'echo the runner is stopped; kill -KILL $worker $(cat \"$1/hook\") 2>/dev/null; exit 130' INT\nbash \"$1/worker\" \"$1\" & worker=$!\nwait $worker\necho the hook ended with $?\n", 0o600)
+			out := filepath.Join(dir, "out")
+			f, err := os.Create(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			cmd := exec.Command("/bin/bash", filepath.Join(dir, "runner"), dir)
+			cmd.Env = append(os.Environ(), "NOMAD_META_SWITCHYARD_VERIFY_URL="+server.URL+"/runner/v1/verify", "NOMAD_META_SWITCHYARD_VERIFY_TOKEN=v3rify",
+				"GITHUB_REPOSITORY=acme/web", "GITHUB_RUN_ID=7", "GITHUB_RUN_ATTEMPT=2", "SWITCHYARD_JOB_STARTED=")
+			if test.own {
+				cmd.Env = append(cmd.Env, "SWITCHYARD_JOB_STARTED="+filepath.Join(dir, "own.sh"))
+			}
+			cmd.Stdout, cmd.Stderr = f, f // a file, as the hook's sleep outlives it
+			if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+				t.Fatal(err)
+			}
+			if got := text(t, out); got != test.want {
+				t.Errorf("output:\n%s\nwant:\n%s", got, test.want)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if asked != len(test.answers) {
+				t.Errorf("it asked %d times, want %d", asked, len(test.answers))
+			}
+		})
+	}
+}
+
 // TestTartMacOS runs the start script as the agent in the machine does, where a directory stands in for
 // what Tart shares with the machine: read-only, and without the task's environment.
 func TestTartMacOS(t *testing.T) {
 	task := runner(t, builtins(t)["tart-macos"])
-	start := func(t *testing.T, claim, registration string, age time.Duration) (out string, code int) {
+	start := func(t *testing.T, claim, registration string, age time.Duration, more ...string) (out string, code int) {
 		t.Helper()
 		home := t.TempDir()
 		shared := filepath.Join(home, "My Shared Files", "secrets")
@@ -365,6 +489,10 @@ func TestTartMacOS(t *testing.T) {
 		}
 		put(t, filepath.Join(shared, "start.sh"), script(t, task, "secrets/start.sh"), 0o600)
 		put(t, filepath.Join(shared, "registration"), registration, 0o600)
+		put(t, filepath.Join(shared, "verify.sh"), "the hook", 0o600)
+		for i := 0; i < len(more); i += 2 {
+			put(t, filepath.Join(shared, more[i]), more[i+1], 0o600)
+		}
 		put(t, filepath.Join(shared, "runner.jit"), claim, 0o600)
 		at := time.Now().Add(-age)
 		if err := os.Chtimes(filepath.Join(shared, "runner.jit"), at, at); err != nil {
@@ -377,8 +505,13 @@ func TestTartMacOS(t *testing.T) {
 		b, _ := cmd.CombinedOutput() // the exit code tells
 		return string(b), cmd.ProcessState.ExitCode()
 	}
-	if got := script(t, task, "secrets/registration"); got != "{{- env \"NOMAD_META_SWITCHYARD_REGISTRATION\" -}}\n" {
-		t.Errorf("the machine learns of the registration by %q", got)
+	for file, key := range map[string]string{"registration": "REGISTRATION", "verify.url": "VERIFY_URL", "verify.token": "VERIFY_TOKEN", "keep": "KEEP"} {
+		if got := script(t, task, "secrets/"+file); got != "{{- env \"NOMAD_META_SWITCHYARD_"+key+"\" -}}\n" {
+			t.Errorf("the machine has %s by %q", file, got)
+		}
+	}
+	if out, code := start(t, "s3cret", "jit", 0, "verify.token", "v3rify", "verify.url", "http://yard/verify", "keep", "0"); code != 0 || !strings.Contains(out, "/verify.sh own=\n") || strings.Contains(out, "hook=/My Shared") {
+		t.Errorf("with a hook: exit code %d, output:\n%s", code, out)
 	}
 
 	for _, test := range []struct {

@@ -104,6 +104,27 @@ job "tart-macos" {
           {{- env "NOMAD_META_SWITCHYARD_REGISTRATION" -}}
         EOT
       }
+      template {
+        destination = "secrets/verify.url"
+        change_mode = "noop"
+        data        = <<-EOT
+          {{- env "NOMAD_META_SWITCHYARD_VERIFY_URL" -}}
+        EOT
+      }
+      template {
+        destination = "secrets/verify.token"
+        change_mode = "noop"
+        data        = <<-EOT
+          {{- env "NOMAD_META_SWITCHYARD_VERIFY_TOKEN" -}}
+        EOT
+      }
+      template {
+        destination = "secrets/keep"
+        change_mode = "noop"
+        data        = <<-EOT
+          {{- env "NOMAD_META_SWITCHYARD_KEEP" -}}
+        EOT
+      }
 
       # For bash 3.2, which macOS has. Nomad replaces "$" with a brace and double braces, so the script uses neither.
       template {
@@ -130,9 +151,55 @@ job "tart-macos" {
             exit 1
           fi
 
+          if [ -s "$shared/verify.token" ]; then
+            cp "$shared/verify.sh" "$HOME/verify.sh" || exit 1
+            export SWITCHYARD_JOB_STARTED= ACTIONS_RUNNER_HOOK_JOB_STARTED="$HOME/verify.sh"
+            export NOMAD_META_SWITCHYARD_VERIFY_URL="$(cat "$shared/verify.url")" NOMAD_META_SWITCHYARD_VERIFY_TOKEN="$(cat "$shared/verify.token")"
+          fi
           cd "$HOME/actions-runner" || exit 1
           # Not as an argument: those show in ps. The runner takes this out of its own environment.
           ACTIONS_RUNNER_INPUT_JITCONFIG="$claim" ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT=1 ./run.sh
+          code=$?
+          # With "debug: { keep }" it stays for so long. Switchyard stops it at once unless its job failed.
+          if [ "$code" = 0 ] && [ -s "$shared/keep" ]; then sleep "$(cat "$shared/keep")"; fi
+          exit "$code"
+        EOT
+      }
+
+      # With "verify" the runner runs this before the first step of its job. That it fails would not do: steps with
+      # "if: always()" run then. A runner that is stopped runs none, and tells GitHub why.
+      template {
+        destination = "secrets/verify.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+          end=$(($(date +%s) + 120))
+          while :; do
+            # The token is no argument: those show in ps.
+            said=$(printf 'header = "Authorization: Bearer %s"\n' "$NOMAD_META_SWITCHYARD_VERIFY_TOKEN" | curl --config - --silent --show-error --include --max-time 20 \
+              --data-urlencode "repository=$GITHUB_REPOSITORY" --data-urlencode "run_id=$GITHUB_RUN_ID" --data-urlencode "run_attempt=$GITHUB_RUN_ATTEMPT" \
+              "$NOMAD_META_SWITCHYARD_VERIFY_URL" 2>&1) || true
+            case $(printf '%s\n' "$said" | sed -n '1s/^HTTP[^ ]* \([0-9]*\).*/\1/p') in
+            200)
+              if [ -n "$SWITCHYARD_JOB_STARTED" ]; then exec bash -e "$SWITCHYARD_JOB_STARTED"; fi
+              exit 0
+              ;;
+            401 | 403 | 410) break ;;
+            esac
+            if [ "$(date +%s)" -ge "$end" ]; then break; fi
+            sleep 2
+          done
+          echo "::error title=Switchyard::$(printf '%s\n' "$said" | sed -n '$p')"
+
+          # This script's parent is the runner's worker, whose parent takes the stop.
+          if [ -r "/proc/$PPID/status" ]; then
+            runner=$(sed -n 's/^PPid:[^0-9]*//p' "/proc/$PPID/status")
+          else
+            runner=$(ps -o ppid= -p "$PPID")
+          fi
+          kill -INT $runner
+          sleep 45
+          kill -KILL "$PPID" # it has not stopped
+          sleep 45
         EOT
       }
 

@@ -107,6 +107,9 @@ type StartRequest struct {
 	ClaimURL   string
 	ClaimToken Secret
 	Warm       bool // it waits at the claim; there is no Job yet
+
+	VerifyURL   string // "": the runner does not ask whether it may serve its job
+	VerifyToken Secret
 }
 
 // Started says what Nomad has for a StartRequest.

@@ -61,6 +61,8 @@ type Runner struct {
 	Rule    string        // the rule that it was started by; "": not known, as for one that was adopted
 	Rules   string        // which rules and jobspecs were in force then; opaque, "" likewise
 	Version RunnerVersion // as GitHub says; "": it has not been asked, or does not say
+
+	Keep time.Duration // for how long it stays if its job fails; 0: it does not. A Store does not return it
 }
 
 // OnGitHub reports whether a runner was configured, so that GitHub may know it and have
@@ -81,6 +83,7 @@ type LiveRunner struct {
 	Serves      int64         // the job that it runs, as GitHub says; 0: none, or not known
 	ServesSince time.Time     // when we heard of that
 	TimeLimit   time.Duration // of that job; 0: none
+	KeptUntil   time.Time     // its job failed, and it stays until then; zero: it does not
 	Seen        time.Duration // how long this process has seen it run that job, by the monotonic clock; 0: not yet
 }
 
@@ -95,6 +98,14 @@ type Claimed struct {
 	Runner Runner
 	Job    Job  // the one that needs it; with its decision, unless it is not recorded yet
 	Needed bool // false: no job needs the runner; Job is the one it was meant for
+}
+
+// A Verification is what a runner asks before the first step of the job that GitHub gave it,
+// and the answer.
+type Verification struct {
+	Runner  Runner
+	Asked   string // about which job; "": it has not been answered
+	Refusal string // why the runner must not serve that; "": it may
 }
 
 // A Target is where a runner is registered on GitHub: in a repository, an

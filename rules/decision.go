@@ -130,6 +130,7 @@ type Placement struct {
 	Priority    int          `json:"priority"`         // 1 to 100; 0: the jobspec's own
 	Task        Task         `json:"task"`
 	Runner      Runner       `json:"runner"`
+	Debug       Debug        `json:"debug,omitzero"`
 
 	// From says where each single value came from ("label gpu", "rule linux",
 	// "defaults", "built in"), by its JSON path: "resources.cpu", "node_pool",
@@ -186,6 +187,18 @@ type Runner struct {
 	Enterprise   string      `json:"enterprise,omitempty"` // its slug, as in GitHub's addresses; "" in the other scopes
 	Group        RunnerGroup `json:"group"`                // DefaultGroup unless something names another
 	Registration string      `json:"registration"`         // jit: a configuration for each runner; token: a registration token, shared until it ends; own: it brings its own, and never claims
+	Verify       bool        `json:"verify,omitempty"`     // its runner asks, before the first step, whether the rule may serve the job
+}
+
+// Debug says what becomes of the runner of a job that failed.
+type Debug struct {
+	Keep string `json:"keep,omitempty"` // for how long it stays, as Duration writes it; "": it does not
+}
+
+// KeepFor returns for how long the runner of a failed job stays; 0: it does not.
+func (d Debug) KeepFor() time.Duration {
+	keep, _ := time.ParseDuration(d.Keep) // it was read before
+	return keep
 }
 
 // A RunnerGroup is a runner group on GitHub by its ID, in digits, or else by its name. In JSON it

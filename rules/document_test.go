@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -267,6 +268,9 @@ type taskForm struct{}
 // A runner: how it registers on GitHub.
 type runnerForm struct{}
 
+// Debug: what becomes of the runner of a job that failed.
+type debugForm struct{}
+
 // A test: a job, and what must become of it.
 type testForm struct {
 	// what must be true, in a sentence; unique in the file
@@ -359,6 +363,9 @@ type expectResourcesForm struct{}
 // How a test expects the runner to register.
 type expectRunnerForm struct{}
 
+// What a test expects of the runner of a job that failed.
+type expectDebugForm struct{}
+
 // The limit that a test expects.
 type expectLimitForm struct {
 	// how many jobs at once
@@ -421,6 +428,8 @@ var formsOfTable = map[reflect.Type]func() []formField{
 	reflect.TypeFor[maxForm]():             func() []formField { return tableFields(sizes, "maxForm", inMax) },
 	reflect.TypeFor[expectPlacementForm](): func() []formField { return tableFields(placementFields, "expectPlacementForm", inExpect) },
 	reflect.TypeFor[expectResourcesForm](): func() []formField { return tableFields(sizes, "expectResourcesForm", inExpect) },
+	reflect.TypeFor[debugForm]():           func() []formField { return tableFields(at("debug").fields, "debugForm", inSection) },
+	reflect.TypeFor[expectDebugForm]():     func() []formField { return tableFields(at("debug").fields, "expectDebugForm", inExpect) },
 	reflect.TypeFor[expectRunnerForm]():    func() []formField { return tableFields(at("runner").fields, "expectRunnerForm", inExpect) },
 }
 
@@ -459,9 +468,9 @@ func tableValue(f *field, where int) (reflect.Type, string) {
 	bounds := fmt.Sprintf(`%s min:"%d" max:"%d"`, open, f.least, f.top)
 	switch {
 	case f.fields != nil && where == inExpect:
-		return map[string]reflect.Type{"resources": reflect.TypeFor[expectResourcesForm](), "task": reflect.TypeFor[taskForm](), "runner": reflect.TypeFor[expectRunnerForm]()}[f.key], ""
+		return map[string]reflect.Type{"resources": reflect.TypeFor[expectResourcesForm](), "task": reflect.TypeFor[taskForm](), "runner": reflect.TypeFor[expectRunnerForm](), "debug": reflect.TypeFor[expectDebugForm]()}[f.key], ""
 	case f.fields != nil:
-		return map[string]reflect.Type{"resources": reflect.TypeFor[resourcesForm](), "task": reflect.TypeFor[taskForm](), "runner": reflect.TypeFor[runnerForm]()}[f.key], ""
+		return map[string]reflect.Type{"resources": reflect.TypeFor[resourcesForm](), "task": reflect.TypeFor[taskForm](), "runner": reflect.TypeFor[runnerForm](), "debug": reflect.TypeFor[debugForm]()}[f.key], ""
 	case f.list != nil:
 		t := map[string][2]reflect.Type{
 			"constraints": {reflect.TypeFor[[]constraintForm](), reflect.TypeFor[listForm[constraintForm]]()},
@@ -487,6 +496,8 @@ func tableValue(f *field, where int) (reflect.Type, string) {
 		return reflect.TypeFor[int](), bounds
 	case where == inExpect:
 		return reflect.TypeFor[string](), `empty:"yes"`
+	case slices.Equal(f.words, []string{"false", "true"}):
+		return reflect.TypeFor[bool](), open
 	case f.words != nil:
 		return reflect.TypeFor[string](), open + fmt.Sprintf(" enum:%q", strings.Join(f.words, " "))
 	}

@@ -78,9 +78,9 @@ rules:
 			`unknown key "core" in label "cpu=*": resources; did you mean cores?`,
 			`unknown key "cnt" in device; it takes name, count, constraints`,
 			`unknown key "atribute" in constraint; did you mean attribute?`,
-			`unknown key "maximum" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner, max, time_limit`,
+			`unknown key "maximum" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner, debug, max, time_limit`,
 			`unknown key "cpus" in max; did you mean cpu?`,
-			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, urgency, time_limit, rerun, fallback, overflow, warm, constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner`,
+			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, urgency, time_limit, rerun, fallback, overflow, warm, constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner, debug`,
 			`unknown key "envs" in rule: task; did you mean env?`,
 			`unknown key "groups" in rule: runner; did you mean group?`,
 			`unknown key "wieght" in affinity; did you mean weight?`,
@@ -229,7 +229,7 @@ rules:
 			`time_limit "6d" is not a duration: write it as 90s, 5m or 1h30m`,
 			`time_limit "120h1m" is not between 1m and 120h`,
 			`a rule that denies places nothing: time_limit has no effect`,
-			`unknown key "time_limt" in a fallback; it takes after, jobspec, constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner`,
+			`unknown key "time_limt" in a fallback; it takes after, jobspec, constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner, debug`,
 		}},
 		{"urgencies and orders", `version: 1
 labels: { a: { urgency: §high }, b: { urgency: §-1 } }
@@ -241,12 +241,12 @@ rules:
 `, []string{
 			`label "a": urgency: "high" is not a whole number`,
 			`label "b": urgency: -1 is not between 0 and 100`,
-			`unknown key "urgency" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner, max, time_limit`,
+			`unknown key "urgency" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner, debug, max, time_limit`,
 			`urgency: 101 is not between 0 and 100`,
 			`limit order: "oldest": want fair or priority`,
 			`a rule that denies places nothing: urgency has no effect`,
 			`limit order must be written out, not come from an expression`,
-			`unknown key "urgency" in a fallback; it takes after, jobspec, constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner`,
+			`unknown key "urgency" in a fallback; it takes after, jobspec, constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner, debug`,
 		}},
 		{"prices that are none", "version: 1\nprices: §{ cpu_hour: §free, gib_hour: §-1, device_hour: §1000001, node_pools: { gpu: { cpu_hour: §0.0000001, §per: day }, mac: }, node_classes: §[] }\n" + rest, []string{
 			`prices needs a currency, as in { currency: EUR, cpu_hour: 0.04 }`, `prices cpu_hour "free" is not an amount such as 0.04, with at most 6 digits after the point`,

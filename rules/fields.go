@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -29,7 +30,7 @@ type field struct {
 	fields []*field
 
 	// Of one value.
-	of         func(*Placement) any // points to it: a *string, *int or *RunnerGroup
+	of         func(*Placement) any // points to it: a *string, *int, *bool or *RunnerGroup
 	kind       fieldKind
 	least, top int      // of a number
 	words      []string // that a text may be; nil: pattern says it
@@ -181,6 +182,20 @@ var placementFields = completed([]*field{
 				doc:  "`jit`, a configuration for each runner; `token`: the runner configures itself by a registration token, which serves many; or `own`: it brings its own registration, and never claims; with `dispatch` it does by itself, and jit when left out elsewhere",
 				rows: registrationRows,
 			},
+			{
+				key: "verify", of: func(p *Placement) any { return &p.Runner.Verify }, words: []string{"false", "true"},
+				doc:  "`true`: before the first step of a job its runner asks Switchyard whether its rule may serve that job, and ends the job if not",
+				rows: verifyRows,
+			},
+		},
+	},
+	{
+		key: "debug", doc: "what becomes of the runner of a job that failed", example: "{ keep: 30m }",
+		fields: []*field{
+			{
+				key: "keep", word: "kept after a failure", of: func(p *Placement) any { return &p.Debug.Keep }, read: boxed(keepTime),
+				doc: "for how long it stays, so that somebody can look at it; from 1m to 24h", example: "30m",
+			},
 		},
 	},
 })
@@ -197,6 +212,7 @@ var (
 	regionField       = at("region")
 
 	runnerScope, runnerEnterprise, runnerGroup, runnerRegistration = at("runner.scope"), at("runner.enterprise"), at("runner.group"), at("runner.registration")
+	runnerVerify                                                   = at("runner.verify")
 )
 
 // placementKeys are the keys of a placement in any section, placementParts what a test can expect of one.
@@ -311,13 +327,18 @@ func (f *field) number(p *Placement) int {
 	return 0
 }
 
-// text returns the field's text in a placement, a number in digits; "" when it is not set.
+// text returns the field's text in a placement, a number in digits; "" when it is not set, or false.
 func (f *field) text(p *Placement) string {
 	switch at := f.of(p).(type) {
 	case *string:
 		return *at
 	case *RunnerGroup:
 		return string(*at)
+	case *bool:
+		if *at {
+			return "true"
+		}
+		return ""
 	}
 	if n := f.number(p); n != 0 {
 		return strconv.Itoa(n)
@@ -334,6 +355,8 @@ func (f *field) put(p *Placement, v any) {
 		*at = v.(int)
 	case *RunnerGroup:
 		*at = RunnerGroup(v.(string))
+	case *bool:
+		*at = v.(string) == "true"
 	}
 }
 
@@ -578,6 +601,28 @@ func runnerRows(p *Placement, row func(what, value, from string)) {
 		who = "enterprise " + p.Runner.Enterprise
 	}
 	row("runner", fmt.Sprintf("%s, group %s", who, p.Runner.Group), p.From["runner.scope"])
+}
+
+func verifyRows(p *Placement, row func(what, value, from string)) {
+	if p.Runner.Verify {
+		row("", "verifies its job before the first step", p.From["runner.verify"])
+	}
+}
+
+// keepTime reads how long a runner is kept.
+func keepTime(v any) (string, error) {
+	s, err := cond.AsText(v)
+	if err != nil {
+		return "", err
+	}
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s is not a duration: write it as 90s, 5m or 1h30m", words.Quote(s))
+	case d < time.Minute || d > 24*time.Hour:
+		return "", fmt.Errorf("%s is not between 1m and 24h", words.Quote(s))
+	}
+	return Duration(d).String(), nil
 }
 
 func registrationRows(p *Placement, row func(what, value, from string)) {

@@ -16,6 +16,7 @@ type Jobspec struct {
 	Constraints []Constraint // of the job, its group and its task
 	NoClaim     bool         // nothing in it fetches the claim: its runner brings its own registration
 	NoWait      bool         // its runner does not wait at the claim for a job
+	NoVerify    bool         // nothing in it asks whether its runner may serve a job
 }
 
 // A lintCode is one kind of finding; the README's table lists them.
@@ -45,6 +46,7 @@ var lintCodes = []lintCode{
 	{"cancel-other-runners", true, "`unroutable: { action: cancel }` with a scope that includes jobs that may be meant for other runners", "let `scope` ask for a label of your own"},
 	{"public-token", true, "runners of public repositories that are given a registration token: anyone who obtains it, for example through a pull request, can add runners of their own for an hour", "refuse public repositories by a rule above, or leave out `registration: token`"},
 	{"no-claim", true, "a jobspec that does not fetch the claim, in a rule that does not say `registration: own`", "fetch the claim, or write `runner: { registration: own }` in the rule; `registration: jit` if the image fetches it by itself"},
+	{"no-verify", true, "`verify: true` with a jobspec that has no hook which asks", "add the hook as the built-in jobspecs have it, or leave `verify` out"},
 	{"claim-unused", true, "`registration: own` with a jobspec that fetches the claim", "leave `registration` out, or name another jobspec"},
 	{"rerun-unused", true, "`rerun` with a jobspec whose runner brings its own registration, so that nobody knows which job it had", "leave `rerun` out, or fetch the claim"},
 	{"urgency-unused", true, "`urgency` in a rule whose jobs do not wait by urgency", "add `limit: { running: …, order: priority }`, or leave `urgency` out"},

@@ -248,6 +248,11 @@ func (l *placementCheck) claims() {
 				l.add("warm-unused", ru.warm[0].at, ru.name,
 					"warm has no effect: the jobspec %s does not wait at the claim for a job; have it wait as docker-linux does, or leave warm out", words.Quote(name))
 			}
+			verify := cmp.Or(own.get(runnerVerify), l.defaults.get(runnerVerify))
+			if verify.isLiteral() && verify.literal == "true" && l.jobspecs[k].NoVerify {
+				l.add("no-verify", at, ru.name,
+					"the rule says verify, and the jobspec %s does not ask whether its runner may serve a job: add the hook as the built-in jobspecs have it, or leave verify out", words.Quote(name))
+			}
 			if ru.rerun != nil && l.jobspecs[k].NoClaim {
 				l.add("rerun-unused", ru.rerunAt, ru.name,
 					"rerun has no effect on jobs that the jobspec %s runs: its runner brings its own registration, and may have any name on GitHub; leave rerun out, or fetch the claim", words.Quote(name))

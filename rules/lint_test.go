@@ -16,7 +16,7 @@ var someJobspecs = []Jobspec{
 	{Name: "docker-linux", Driver: "docker", Constraints: []Constraint{{Attribute: "${attr.kernel.name}", Operator: "=", Value: "linux"}}},
 	{Name: "raw-exec-macos", Driver: "raw_exec", Constraints: []Constraint{{Attribute: "${attr.kernel.name}", Operator: "=", Value: "darwin"}}},
 	{Name: "mine"},
-	{Name: "bring", NoClaim: true, NoWait: true},
+	{Name: "bring", NoClaim: true, NoVerify: true, NoWait: true},
 }
 
 // Labels and a rule for what the case is not about. The compound gives jobs a
@@ -88,6 +88,7 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"warm runners of a jobspec that does not wait", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: bring, runner: { registration: jit }, warm: ‹warm-unused›§{ idle: 1 } }\n" + lintRules[7:], `warm has no effect: the jobspec "bring" does not wait at the claim`},
 		{"a rerun that is not used", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: bring, runner: { registration: own }, rerun: ‹rerun-unused›§{ when: [drained] } }\n" + lintRules[7:], `rerun has no effect on jobs that the jobspec "bring" runs`},
 		{"an urgency of jobs that do not wait by it", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, limit: { running: 2 }, urgency: ‹urgency-unused›§10 }\n" + lintRules[7:], `jobs of rule linux do not wait by urgency`},
+		{"a verification that nobody does", lintLabels + "defaults: { runner: { verify: true } }\nrules:\n  - { name: linux, if: has(\"linux\"), jobspec: ‹no-verify›§bring, runner: { registration: jit } }\n" + lintRules[7:], `the jobspec "bring" does not ask whether its runner may serve a job`},
 		{"an own registration that is not used", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: ‹claim-unused›§docker-linux, runner: { registration: own } }\n" + lintRules[7:], `the jobspec "docker-linux" fetches the claim`},
 		{"a rule without a condition", lintLabels + lintRules + lintRest + "  - ‹bare-self-hosted›§{ name: rest, jobspec: mine }\n", "rule rest takes jobs that ask for nothing but self-hosted"},
 		{"a rule for a branch", lintLabels + lintRules + "  - { name: release, if: '‹bare-self-hosted›§job.branch == \"release\"', jobspec: mine }\n" + lintRest, "rule release takes"},

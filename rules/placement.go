@@ -421,6 +421,9 @@ func (m *merger) finish(most func(size *field) limit) error {
 	if p.Runner.Registration == "" {
 		p.Runner.Registration, p.From["runner.registration"] = "jit", builtIn
 	}
+	if p.Runner.Verify && (p.Runner.Registration == "own" || p.Dispatch != "") {
+		return fmt.Errorf("runner.verify (%s): its runner brings its own registration, so Switchyard cannot give it the means to ask", p.From["runner.verify"])
+	}
 	switch enterprise := p.Runner.Scope == "enterprise"; {
 	case enterprise && p.Runner.Enterprise == "":
 		return fmt.Errorf("runner.scope enterprise (%s): no rule, label or default names the enterprise", p.From["runner.scope"])

@@ -388,6 +388,8 @@ func (e *expected) field(f *field, n ast.Node) {
 		}
 	case f == runnerGroup:
 		e.group(n)
+	case f == runnerVerify:
+		e.text(n, f.name(), func(d *Decision) string { return strconv.FormatBool(d.Runner.Verify) })
 	case f.kind == aString:
 		e.text(n, f.name(), func(d *Decision) string { return f.text(&d.Placement) })
 	default:

@@ -114,7 +114,7 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 		{"the job and the run", "tests: [{ name: a, labels: [], job: { attempt: §0, branch: §[] }, run: { fork: §1 }, expect: { rule: linux } }]\n", []string{
 			`job attempt: 0 is not between 1 and 2147483647`, `job branch must be a single value, not a list`, `run fork must be true or false`}},
 
-		{"an empty expect", expects("§{}"), []string{`expect is empty: name one of outcome, rule, reason, labels, limit, urgency, time_limit, rerun, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner`}},
+		{"an empty expect", expects("§{}"), []string{`expect is empty: name one of outcome, rule, reason, labels, limit, urgency, time_limit, rerun, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, region, priority, task, runner, debug`}},
 		{"an expect that is a text", expects("§linux"), []string{`expect must be a mapping, not a text`}},
 		{"an outcome that there is not", expects("{ outcome: §route }"), []string{`outcome "route": want one of routed, ignored, denied, unroutable, undecided; did you mean routed?`}},
 		{"an outcome that is a list", expects("{ outcome: §[] }"), []string{`outcome must be a text, not a list`}},
@@ -220,7 +220,8 @@ func everything() Decision {
 			Resources:   Resources{2000, 2, 4096, 8192, 1024},
 			NodePool:    "ci", Datacenters: []string{"dc1", "dc-*"}, Namespace: "runners", Priority: 50,
 			Task:   Task{Env: map[string]string{"A": "${{ b }}", "E": ""}, Config: map[string]any{"image": "x", "ports": []any{1.5, true, map[string]any{"a": "b"}}}},
-			Runner: Runner{"enterprise", "acme", "7", "token"},
+			Runner: Runner{"enterprise", "acme", "7", "token", true},
+			Debug:  Debug{"30m"},
 		}
 	}
 	return Decision{
@@ -260,7 +261,8 @@ func testOf(t tester, d Decision) Test {
 			"constraints": exactly(constraints(p.Constraints)), "affinities": exactly(affinities), "devices": exactly(devices), "datacenters": exactly(append([]string{}, p.Datacenters...)),
 			"resources": object{"cpu": r.CPU, "cores": r.Cores, "memory": r.MemoryMB, "memory_max": r.MemoryMaxMB, "disk": r.DiskMB},
 			"task":      object{"env": p.Task.Env, "config": p.Task.Config},
-			"runner":    object{"scope": p.Runner.Scope, "enterprise": p.Runner.Enterprise, "group": p.Runner.Group, "registration": p.Runner.Registration},
+			"runner":    object{"scope": p.Runner.Scope, "enterprise": p.Runner.Enterprise, "group": p.Runner.Group, "registration": p.Runner.Registration, "verify": p.Runner.Verify},
+			"debug":     object{"keep": p.Debug.Keep},
 		}
 	}
 	expect := placement(d.Placement)
@@ -358,6 +360,8 @@ func TestEveryPartOfADecisionIsCompared(t *testing.T) {
 			return
 		case reflect.String:
 			v.SetString("other")
+		case reflect.Bool:
+			v.SetBool(!v.Bool())
 		case reflect.Int, reflect.Int64:
 			v.SetInt(v.Int() + 1)
 		default:

@@ -65,6 +65,7 @@ var besides = map[reflect.Type]object{
 	reflect.TypeFor[expectForm]():          {"minProperties": 1},
 	reflect.TypeFor[expectResourcesForm](): {"minProperties": 1},
 	reflect.TypeFor[expectRunnerForm]():    {"minProperties": 1},
+	reflect.TypeFor[expectDebugForm]():     {"minProperties": 1},
 	reflect.TypeFor[expectLimitForm]():     {"minProperties": 1},
 	reflect.TypeFor[resourcesForm]():       {"not": object{"required": []string{"cpu", "cores"}}},
 	reflect.TypeFor[paramForm](): {
@@ -193,6 +194,9 @@ func (w *schemaWriter) value(t reflect.Type, tag reflect.StructTag) object {
 		}
 		return n
 	case reflect.Bool:
+		if open {
+			return object{"anyOf": []object{{"type": "boolean"}, {"type": "string", "pattern": "^(true|false)$|" + expression}}}
+		}
 		return object{"type": "boolean"}
 	case reflect.Struct:
 		if formName(t) == "list" { // one for each type of entries: written where it is used
@@ -343,6 +347,7 @@ rules:
     resources: { `+qqq+` }
     task: { `+qqq+` }
     runner: { `+qqq+` }
+    debug: { `+qqq+` }
     limit: { `+qqq+` }
     fallback: [{ `+qqq+` }]
     overflow: { `+qqq+` }
@@ -352,7 +357,7 @@ tests:
     repo: { `+qqq+` }
     job: { `+qqq+` }
     run: { `+qqq+` }
-    expect: { `+qqq+`, constraints: { `+qqq+` }, resources: { `+qqq+` }, task: { `+qqq+` }, runner: { `+qqq+` }, limit: { `+qqq+` }, fallback: [{ `+qqq+` }] }
+    expect: { `+qqq+`, constraints: { `+qqq+` }, resources: { `+qqq+` }, task: { `+qqq+` }, runner: { `+qqq+` }, debug: { `+qqq+` }, limit: { `+qqq+` }, fallback: [{ `+qqq+` }] }
 `))
 	var faults Diagnostics
 	errors.As(err, &faults)
@@ -373,7 +378,7 @@ tests:
 		"a fallback": {reflect.TypeFor[fallbackForm]()}, "overflow": {reflect.TypeFor[overflowForm]()}, "warm": {reflect.TypeFor[warmForm]()}, "a test": {reflect.TypeFor[testForm]()}, "repo": {reflect.TypeFor[testRepoForm]()},
 		"job": {reflect.TypeFor[testJobForm]()}, "run": {reflect.TypeFor[testRunForm]()}, "expect": {reflect.TypeFor[expectForm]()},
 		"constraints": {reflect.TypeFor[listForm[constraintForm]]()}, "resources": {reflect.TypeFor[expectResourcesForm]()},
-		"task": {reflect.TypeFor[taskForm]()}, "runner": {reflect.TypeFor[expectRunnerForm]()}, "fallback": {reflect.TypeFor[expectFallbackForm]()},
+		"task": {reflect.TypeFor[taskForm]()}, "runner": {reflect.TypeFor[expectRunnerForm]()}, "rule: debug": {reflect.TypeFor[debugForm]()}, "debug": {reflect.TypeFor[expectDebugForm]()}, "fallback": {reflect.TypeFor[expectFallbackForm]()},
 	} {
 		for _, t := range types {
 			var keys []string

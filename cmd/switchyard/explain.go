@@ -269,11 +269,15 @@ type clusterAdapter struct {
 // Render returns the Nomad job as `nomad job run -json` takes it.
 func (c clusterAdapter) Render(ctx context.Context, job router.Job, decision rules.Decision) (json.RawMessage, error) {
 	id := job.RunnerID()
-	rendered, err := c.Client.Render(ctx, router.StartRequest{
+	request := router.StartRequest{
 		Runner: router.Runner{ID: id, JobID: job.ID, Try: job.Try, State: router.RunnerDispatched, Name: id},
 		Job:    job, Rule: decision.Rule, Placement: decision.Placement,
 		ClaimURL: strings.TrimSuffix(c.publicURL, "/") + router.ClaimPath, ClaimToken: claimPlaceholder,
-	})
+	}
+	if decision.Runner.Verify {
+		request.VerifyURL, request.VerifyToken = strings.TrimSuffix(c.publicURL, "/")+router.VerifyPath, claimPlaceholder
+	}
+	rendered, err := c.Client.Render(ctx, request)
 	if err != nil {
 		return nil, fmt.Errorf("render the Nomad job: %w", err)
 	}

@@ -85,6 +85,19 @@ type Store interface {
 
 	// NoLongerWarm returns those of the warm runners that are not WarmReady, or that are Doubted.
 	NoLongerWarm(ctx context.Context, ids []string) ([]string, error)
+
+	Job(ctx context.Context, id int64) (router.Job, error)
+
+	// JobsOfRun returns the jobs of a run that GitHub may give to a runner, by ID.
+	JobsOfRun(ctx context.Context, runID int64) ([]router.Job, error)
+
+	// Verification returns what the holder of a token asked and was told; ErrNotFound for
+	// an unknown one. Its runner has its ID, JobID, State, Name, Fit and Rule.
+	Verification(ctx context.Context, tokenHash [32]byte) (router.Verification, error)
+
+	// Verified records the answer to what a runner asked, a refusal in the audit trail, too,
+	// and returns the first that was recorded.
+	Verified(ctx context.Context, tokenHash [32]byte, asked, refusal string, now time.Time) (router.Verification, error)
 }
 
 // A Handler answers claims. It is made by New and safe for concurrent use; its exported
@@ -146,7 +159,10 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 		http.Error(rw, "a claim needs the header Authorization: Bearer with the token of its Nomad job", http.StatusUnauthorized)
 		return
 	}
-	h.awaitToken(req.Context(), router.Secret(token).Hash())
+	h.awaitKnown(req.Context(), func(ctx context.Context) error {
+		_, err := h.Store.Claimant(ctx, router.Secret(token).Hash())
+		return err
+	})
 	meant, gone, err := h.checkOnce(req.Context(), router.Secret(token).Hash(), req.RemoteAddr)
 	if errors.Is(err, router.ErrNotFound) {
 		answered, warmErr := h.warm(rw, req, router.Secret(token).Hash())
@@ -593,8 +609,9 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 	return "GitHub gives no runner configuration at the moment; the job is retried at " + at.UTC().Format(time.RFC3339)
 }
 
-// awaitToken waits until a claim token is known, or until it is clear that it will not be soon.
-func (h *Handler) awaitToken(ctx context.Context, tokenHash [32]byte) {
+// awaitKnown waits until a token is known, which known looks up, or until it is clear that it
+// will not be soon.
+func (h *Handler) awaitKnown(ctx context.Context, known func(context.Context) error) {
 	if !h.First.Settling() {
 		return
 	}
@@ -607,7 +624,7 @@ func (h *Handler) awaitToken(ctx context.Context, tokenHash [32]byte) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for h.First.Settling() {
-		if _, err := h.Store.Claimant(ctx, tokenHash); !errors.Is(err, router.ErrNotFound) || !router.Pause(ctx, patiencePoll) {
+		if err := known(ctx); !errors.Is(err, router.ErrNotFound) || !router.Pause(ctx, patiencePoll) {
 			return
 		}
 	}

@@ -85,6 +85,10 @@ type Store interface {
 	// no two jobs get one runner. The zero WarmRunner is none. Its errors are those of Prepare.
 	TakeWarm(ctx context.Context, r router.Runner, fit string, d *router.Decision, now time.Time) (router.WarmRunner, error)
 
+	// Verifies lets the holder of the token with this SHA-256 hash ask whether the runner may
+	// serve the job that GitHub gave it. It may be called again.
+	Verifies(ctx context.Context, runnerID string, tokenHash [32]byte, now time.Time) error
+
 	// HoldOutdated makes a job that is still Queued or Retrying Held, without a place under a
 	// limit, until Reconsider.
 	HoldOutdated(ctx context.Context, jobID int64, reason string, d *router.Decision, now time.Time) error
@@ -426,7 +430,7 @@ func (di *Dispatcher) register(ctx context.Context, l *lane, j router.Job, d *ru
 		}
 		return di.retry(ctx, j.ID, githubCause(err), later.At, reason, d)
 	}
-	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: l.region}, Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version()}
+	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: l.region}, Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version(), Keep: j.Placement(d).Debug.KeepFor()}
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	taken, err := di.takeWarm(storeCtx, j, r, d)
@@ -447,6 +451,9 @@ func (di *Dispatcher) register(ctx context.Context, l *lane, j router.Job, d *ru
 	if err != nil {
 		return fmt.Errorf("prepare runner %s: %w", r.ID, err)
 	}
+	if err := di.verifies(storeCtx, j, r.ID, token, d); err != nil {
+		return err
+	}
 	di.Runners.Starts(r.ID)
 	defer di.Runners.HasStarted(r.ID)
 	di.mu.Lock()
@@ -454,10 +461,14 @@ func (di *Dispatcher) register(ctx context.Context, l *lane, j router.Job, d *ru
 	di.mu.Unlock()
 	began := di.Now()
 	registering, s := di.Traces.Span(ctx, j, "register", began)
-	started, err := di.start(registering, l, router.StartRequest{
+	request := router.StartRequest{
 		Runner: r, Job: j, Rule: d.Rule, Placement: j.Placement(d),
 		ClaimURL: di.PublicURL + router.ClaimPath, ClaimToken: token,
-	})
+	}
+	if request.Placement.Runner.Verify {
+		request.VerifyURL, request.VerifyToken = di.PublicURL+router.VerifyPath, token.Verification()
+	}
+	started, err := di.start(registering, l, request)
 	s.With("rule", d.Rule).With("nomad_job", r.ID).Finish(di.Now(), err)
 	if ctx.Err() != nil {
 		return nil // cut off: whatever Nomad did, the next process finds it
@@ -500,6 +511,9 @@ func (di *Dispatcher) registered(ctx context.Context, j router.Job, r router.Run
 		return fmt.Errorf("record runner %s: %w", r.ID, err)
 	}
 	if started.Existed {
+		if err := di.verifies(storeCtx, j, r.ID, started.ClaimToken, d); err != nil {
+			return err
+		}
 		di.Compare.At(di.Now()) // it may have ended before its events were followed
 	}
 	if j.DispatchedAt.IsZero() {
@@ -509,6 +523,18 @@ func (di *Dispatcher) registered(ctx context.Context, j router.Job, r router.Run
 		di.retryNow(ctx, router.AnyRegion, router.CauseRefused, -1)
 	}
 	di.Log.Info("job dispatched", "job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.NomadJob, "existed", started.Existed, "took", di.Now().Sub(began))
+	return nil
+}
+
+// verifies records the token by which a runner asks whether it may serve its job, if its rule
+// says so. Its error is the store's.
+func (di *Dispatcher) verifies(ctx context.Context, j router.Job, runnerID string, claimToken router.Secret, d *rules.Decision) error {
+	if !j.Placement(d).Runner.Verify {
+		return nil
+	}
+	if err := di.Store.Verifies(ctx, runnerID, claimToken.Verification().Hash(), di.Now()); err != nil {
+		return fmt.Errorf("record that runner %s verifies its job: %w", runnerID, err)
+	}
 	return nil
 }
 

@@ -53,5 +53,5 @@ func (c *Client) Claims(p router.Placement) bool {
 // Waits implements router.Nomad.
 func (c *Client) Waits(p router.Placement) (jobspec string, ok bool) {
 	spec, known := c.jobspecs.Load().Get(p.Jobspec)
-	return spec.Hash, known && spec.Waits && p.Dispatch == ""
+	return spec.Hash, known && spec.Waits && p.Dispatch == "" && !p.Runner.Verify && p.Debug.Keep == ""
 }

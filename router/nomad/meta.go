@@ -17,6 +17,9 @@ const (
 	MetaClaimToken   = "SWITCHYARD_CLAIM_TOKEN"
 	metaRegistration = "SWITCHYARD_REGISTRATION" // jit or token: what the claim's answer is
 	metaWarm         = "SWITCHYARD_WARM"         // "true": the runner waits at the claim for a job; else ""
+	metaVerifyURL    = "SWITCHYARD_VERIFY_URL"   // where a runner asks whether it may serve its job; set only if its rule says so
+	metaVerifyToken  = "SWITCHYARD_VERIFY_TOKEN" // likewise
+	metaKeep         = "SWITCHYARD_KEEP"         // seconds for which the runner stays if its job fails; likewise
 	metaRule         = "SWITCHYARD_RULE"
 	metaRunnerName   = "RUNNER_NAME"
 	metaRunnerURL    = "RUNNER_URL"    // of the repository, organization or enterprise that it registers with
@@ -61,6 +64,12 @@ func jobMeta(r router.StartRequest) map[string]string {
 			meta[key] = ""
 		}
 		meta[metaWarm] = "true"
+	}
+	if r.VerifyURL != "" {
+		meta[metaVerifyURL], meta[metaVerifyToken] = r.VerifyURL, string(r.VerifyToken)
+	}
+	if keep := r.Placement.Debug.KeepFor(); keep > 0 {
+		meta[metaKeep] = strconv.Itoa(int(keep.Seconds()))
 	}
 	return meta
 }

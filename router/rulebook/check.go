@@ -27,7 +27,7 @@ func Lint(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Diagn
 	var known []rules.Jobspec
 	for _, name := range specs.Names() {
 		spec, _ := specs.Get(name)
-		j := rules.Jobspec{Name: name, NoClaim: !spec.Claims, NoWait: !spec.Waits}
+		j := rules.Jobspec{Name: name, NoClaim: !spec.Claims, NoVerify: !spec.Verifies, NoWait: !spec.Waits}
 		if spec.Parsed != nil {
 			var job api.Job
 			if err := json.Unmarshal(spec.Parsed, &job); err != nil {

@@ -364,6 +364,11 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob, j *router.Job
 	if !ok {
 		return nil
 	}
+	if d.Runner.Verify {
+		if err := a.r.Store.Verifies(storeCtx, r.ID, token.Verification().Hash(), a.r.Now()); err != nil {
+			return fmt.Errorf("record that runner %s verifies its job: %w", r.ID, err)
+		}
+	}
 	a.r.Log.Info("adopted a runner that only Nomad had", "job_id", jobID, "nomad_job", n.ID, "state", string(r.State))
 	a.orphans.add(r.ID, router.Started{NomadJob: n.ID, At: n.At, ClaimToken: token, Existed: true})
 	if try != j.Try || j.State != router.Queued && j.State != router.Retrying { // else its job has it now

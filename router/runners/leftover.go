@@ -29,7 +29,11 @@ func (rs *Runners) leftoverLoop(ctx context.Context) error {
 				delete(later, id)
 			}
 		}
-		if err := rs.handleLeftovers(ctx, jobs, later); err != nil && ctx.Err() == nil {
+		err := rs.handleLeftovers(ctx, jobs, later)
+		if err == nil {
+			err = rs.stopUnkept(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			rs.Log.Throttled(slog.LevelError, "", "cannot read the runners that no job needs, or give them another job", "err", err, "fix", router.StoreFix(err))
 		}
 		select {
@@ -73,6 +77,28 @@ func (rs *Runners) handleLeftovers(ctx context.Context, jobs []int64, later map[
 		}
 	}
 	return err
+}
+
+// stopUnkept stops the runners that stay only for a job that fails, whose job did not; its
+// error is the store's. Those that Nomad does not stop now are tried again with the next.
+func (rs *Runners) stopUnkept(ctx context.Context) error {
+	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	list, err := rs.Store.Unkept(storeCtx)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(leftoverCallers)
+	for _, r := range list {
+		g.Go(func() error {
+			if err := rs.StopJob(ctx, r); err != nil && ctx.Err() == nil {
+				rs.Log.Throttled(slog.LevelWarn, "", "cannot stop a runner whose job did not fail", "nomad_job", r.NomadJob, "err", err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 // handleLeftover gives a leftover runner another job, or retires it. again is when to try

@@ -136,6 +136,8 @@ func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now
 
 	default: // finished, lost or stopped
 		switch {
+		case registered && !gone && !ended && !r.KeptUntil.IsZero():
+			return after(r.KeptUntil, leaving, retireRunner, "it was kept for long enough, but its Nomad job still runs")
 		case registered && !gone && !ended:
 			wait := leaving
 			if r.State != router.RunnerFinished {

@@ -32,6 +32,13 @@ type Store interface {
 	// waits for: those of one job, or of all jobs when jobID is 0.
 	Leftovers(ctx context.Context, jobID int64) ([]router.Runner, error)
 
+	// Unkept returns the runners that were to stay if their job failed, when it has ended and
+	// did not, and their Nomad job still runs.
+	Unkept(ctx context.Context) ([]router.Runner, error)
+
+	// Verifies is dispatch.Store's.
+	Verifies(ctx context.Context, runnerID string, tokenHash [32]byte, now time.Time) error
+
 	// Reuse gives a leftover runner that is registered on Nomad to the oldest job of equal
 	// fit that waits without a runner. That job moves to Dispatched, and its ID is
 	// returned; 0 when there is none, or when the runner is no longer a leftover.

@@ -393,6 +393,7 @@ func (a *App) Run(ctx context.Context) error {
 		public.Handle("/webhooks/github", a.webhook).Methods(http.MethodPost)
 	}
 	public.Handle(router.ClaimPath, a.claims).Methods(http.MethodGet)
+	public.HandleFunc(router.VerifyPath, a.claims.Verify).Methods(http.MethodPost)
 	g.Go(func() error { return a.serve(ctx, a.public, public, publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	loops := []func(context.Context) error{lead, a.sweeper.Recover, a.intake.CheckWaiting, a.strays.MakeRoom, a.claims.Watch}

@@ -36,9 +36,10 @@ var copiedTables = []copiedTable{
 	}, []string{"private", "fork"}},
 	{"runners", []string{"id"}, []string{
 		"id", "job_id", "try", "state", "name", "github_id", "nomad_job", "namespace", "region", "created_at", "updated_at", "reason", "state_at",
-		"fit", "target", "placed_at", "node", "unplaced", "ended_at", "own", "end_words", "cause", "cause_text", "ended_job", "rule", "rules", "version", "exit_code", "loss",
+		"fit", "target", "placed_at", "node", "unplaced", "ended_at", "own", "end_words", "cause", "cause_text", "ended_job", "rule", "rules", "version", "exit_code", "loss", "keep", "kept_until",
 	}, []string{"own"}},
 	{"claims", []string{"token_hash"}, []string{"token_hash", "runner_id"}, nil},
+	{"verifications", []string{"token_hash"}, []string{"token_hash", "runner_id", "asked", "refusal"}, nil},
 	{"deliveries", []string{"id"}, []string{"id", "job_id", "action", "received_at", "digest"}, nil},
 	{"events", []string{"id"}, []string{"id", "at", "job_id", "runner_id", "source", "state", "what"}, nil},
 	{"marks", []string{"name"}, []string{"name", "value"}, nil},

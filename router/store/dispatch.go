@@ -79,9 +79,9 @@ const causeOfRunner = `coalesce((SELECT ` + runnerCause + ` FROM runners r WHERE
 
 const (
 	insertRunnerSQL = `
-INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at, state_at, fit, own, rule, rules)
-VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', ?10, ?5, ?5, ?5, ?6, ?7, ?8, ?9)
-ON CONFLICT (id) DO UPDATE SET own = runners.own OR excluded.own, rule = excluded.rule, rules = excluded.rules,
+INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at, state_at, fit, own, rule, rules, keep)
+VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', ?10, ?5, ?5, ?5, ?6, ?7, ?8, ?9, ?11)
+ON CONFLICT (id) DO UPDATE SET own = runners.own OR excluded.own, rule = excluded.rule, rules = excluded.rules, keep = excluded.keep,
 	region = iif(runners.nomad_job = '', excluded.region, runners.region) WHERE runners.state = 'dispatched'`
 
 	// It changes nothing unless the job waits for this try, and its rule may start a runner.
@@ -105,7 +105,7 @@ func (s *dispatchStore) Prepare(ctx context.Context, r router.Runner, tokenHash 
 		if err != nil {
 			return err
 		}
-		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now), r.Fit, r.Own, r.Rule, r.Rules, r.NomadAt.Region); err != nil {
+		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now), r.Fit, r.Own, r.Rule, r.Rules, r.NomadAt.Region, r.Keep.Milliseconds()); err != nil {
 			return fmt.Errorf("add runner %s: %w", r.ID, err)
 		}
 		_, err = t.exec(insertClaimSQL, tokenHash[:], r.ID)

@@ -23,6 +23,7 @@ var wrongs = []struct{ what, query string }{
 		`SELECT count(*) FROM jobs WHERE state = 'dispatched' AND NOT EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try)`},
 	{"runners whose job is missing", `SELECT count(*) FROM runners WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job_id)`},
 	{"claim tokens whose runner is missing", `SELECT count(*) FROM claims WHERE NOT EXISTS (SELECT 1 FROM runners WHERE runners.id = runner_id)`},
+	{"tokens to verify a job whose runner is missing", `SELECT count(*) FROM verifications WHERE NOT EXISTS (SELECT 1 FROM runners WHERE runners.id = runner_id)`},
 	{"jobs without a line in their timeline", `SELECT count(*) FROM jobs WHERE NOT EXISTS (SELECT 1 FROM events WHERE job_id = jobs.id)`},
 	{"jobs that wait under a limit and have no key of it", `SELECT count(*) FROM jobs WHERE state = 'held' AND cause = 'limit' AND limit_key = ''`},
 }

@@ -22,21 +22,21 @@ SELECT r.id, r.job_id, r.try, r.state, r.name, r.github_id, r.nomad_job, r.names
 	r.state_at, r.created_at, r.fit, r.target, r.placed_at, r.ended_at, r.own, r.end_words, r.exit_code, r.rule, r.rules, r.unplaced IS NOT NULL,
 	iif(r.` + claimRefused + `, r.cause_text, ''),
 	j.state, j.try = r.try AND j.state IN ('queued', 'retrying', 'dispatched'), j.failures,
-	coalesce(s.id, 0), coalesce(s.running_at, 0), coalesce(s.time_limit, 0)
+	coalesce(s.id, 0), coalesce(s.running_at, 0), coalesce(s.time_limit, 0), r.kept_until
 FROM runners r JOIN jobs j ON j.id = r.job_id
 	LEFT JOIN jobs s ON r.state = 'busy' AND s.state = 'running' AND s.runner_name = r.name AND ` + mayServe + ` `
 
 func scanLive(rows *sql.Rows, r *router.LiveRunner) error {
-	var stateAt, created, placed, ended, since, limit int64
+	var stateAt, created, placed, ended, since, limit, kept int64
 	var target string
 	err := rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob, &r.NomadAt.Namespace, &r.NomadAt.Region,
 		&stateAt, &created, &r.Fit, &target, &placed, &ended, &r.Own, &r.EndWords, &r.ExitCode, &r.Rule, &r.Rules, &r.Explained, &r.Refused,
-		&r.JobState, &r.Needed, &r.Failures, &r.Serves, &since, &limit)
+		&r.JobState, &r.Needed, &r.Failures, &r.Serves, &since, &limit, &kept)
 	if err != nil {
 		return err
 	}
 	r.StateAt, r.CreatedAt, r.PlacedAt, r.EndedAt = fromMillis(stateAt), fromMillis(created), fromMillis(placed), fromMillis(ended)
-	r.ServesSince, r.TimeLimit = fromMillis(since), time.Duration(limit)*time.Millisecond
+	r.ServesSince, r.TimeLimit, r.KeptUntil = fromMillis(since), time.Duration(limit)*time.Millisecond, fromMillis(kept)
 	if target != "" {
 		if err := json.Unmarshal([]byte(target), &r.Target); err != nil {
 			return fmt.Errorf("decode the target of runner %s: %w", r.ID, err)

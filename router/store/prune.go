@@ -35,6 +35,8 @@ DELETE FROM events WHERE id IN (
 
 	pruneClaimsSQL = `DELETE FROM claims WHERE runner_id IN (SELECT id FROM runners WHERE job_id = ?1)`
 
+	pruneVerificationsSQL = `DELETE FROM verifications WHERE runner_id IN (SELECT id FROM runners WHERE job_id = ?1)`
+
 	pruneRunnersSQL = `DELETE FROM runners WHERE job_id = ?1`
 
 	pruneFeedbackSQL = `DELETE FROM feedback WHERE job_id = ?1`
@@ -83,7 +85,7 @@ func (s *Store) Prune(ctx context.Context, ended, foreign, unseen, delivered tim
 					return rows, err
 				}
 			}
-			for _, query := range []string{pruneClaimsSQL, pruneRunnersSQL, pruneFeedbackSQL, pruneRerunSQL, pruneJobSQL} {
+			for _, query := range []string{pruneClaimsSQL, pruneVerificationsSQL, pruneRunnersSQL, pruneFeedbackSQL, pruneRerunSQL, pruneJobSQL} {
 				n, err := t.exec(query, id)
 				if rows += int(n); err != nil {
 					return 0, err

@@ -204,6 +204,9 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 		if err == nil && moved.ID != "" && refused.State != "" {
 			err = overrule(t, refused, moved, runnerName, now)
 		}
+		if err == nil && moved.ID != "" && (conclusion == "failure" || conclusion == "timed_out") {
+			err = keep(t, moved.ID, j.ID, now)
+		}
 		if err == nil && moved.ID != "" && state == router.Completed {
 			err = wantRerun(t, moved.ID, time.Time{}, d.ReceivedAt)
 		}

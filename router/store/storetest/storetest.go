@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"the order under a limit", orderTests},
 		{"siblings", siblingTests},
 		{"claims", claimTests},
+		{"verified jobs and kept runners", verifyTests},
 		{"runners", runnerTests},
 		{"causes", causeTests},
 		{"versions of runners", versionTests},
