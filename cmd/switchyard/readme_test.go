@@ -101,7 +101,7 @@ func runCommands(t *testing.T, page string, ran map[string]bool) string {
 			args, _, _ = strings.Cut(args, " > ")
 			a := strings.Fields(args)
 			ran[a[0]] = true
-			if c := map[string]*cobra.Command{"serve": serveCommand(), "demo": demoCommand(), "rules": rulesStatusCommand(), "status": statusCommand(), "doctor": doctorCommand(), "init": initCommand()}[a[0]]; c != nil {
+			if c := map[string]*cobra.Command{"serve": serveCommand(), "demo": demoCommand(), "rules": rulesStatusCommand(), "status": statusCommand(), "doctor": doctorCommand(), "init": initCommand(), "fleet": fleetCommand(), "simulate": simulateCommand()}[a[0]]; c != nil {
 				if err := c.ParseFlags(a[1:]); err != nil {
 					t.Errorf("%s: %v", command, err)
 				}
