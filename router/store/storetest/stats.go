@@ -26,7 +26,7 @@ var statsTests = []test{
 			r := f.newRunner(id)
 			r.Fit = f.job(id).Fit(d)
 			f.must(f.Prepare(f.ctx(), r, Token(r.ID), T0))
-			r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci"}
+			r.NomadJob, r.NomadAt = r.ID, tokyo
 			f.must(f.Dispatched(f.ctx(), r, Token(r.ID), d, T0))
 			return r
 		}
