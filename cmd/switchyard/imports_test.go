@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"switchyard/router/intake":    {"router", "router/telemetry"},
 	"switchyard/router/runners":   {"router", "router/decide", "router/intake", "router/telemetry", "rules"},
 	"switchyard/router/dispatch":  {"router", "router/decide", "router/intake", "router/runners", "router/telemetry", "rules"},
-	"switchyard/router/claim":     {"router", "router/decide", "router/intake", "router/runners", "router/telemetry"},
+	"switchyard/router/claim":     {"router", "router/decide", "router/intake", "router/runners", "router/telemetry", "rules"},
 	"switchyard/router/feedback":  {"router", "router/decide", "router/intake", "router/telemetry", "rules"},
 	"switchyard/router/overflow":  {"router", "router/decide", "router/telemetry", "rules"},
 	"switchyard/router/rerun":     {"router", "router/telemetry"},

@@ -43,6 +43,8 @@ func live(t *testing.T, s *store.Store) {
 	must(t, s.RecordOverflow(t.Context(), router.Overflow{
 		Variable: router.Variable{Owner: "acme", Name: "LINUX_RUNNER"}, Rule: "linux", To: "a", Back: "b", State: router.OverflowSet, Why: "no room", Since: now, At: now,
 	}, router.Audit{}))
+	must(t, s.Verifies(t.Context(), "gha-1-1", [32]byte{9}, now))
+	must(t, s.AddWarm(t.Context(), router.WarmRunner{ID: "gha-warm-1", Rule: "linux", Fit: "f", State: router.WarmStarting}, [32]byte{8}, now))
 	waits := storetest.NewDelivery(4, "queued", "waiting")
 	waits.ID = ""
 	must(t, errOf(s.Receive(t.Context(), waits)))

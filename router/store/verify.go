@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"switchyard/router"
-	"switchyard/rules"
 )
 
 const (
@@ -102,7 +101,7 @@ func keep(t *tx, runnerID string, jobID, now int64) error {
 		return err
 	}
 	until := now + wait
-	why := fmt.Sprintf("its job %d failed; it stays for %s, until %s: %s", jobID, rules.Duration(time.Duration(wait)*time.Millisecond), fromMillis(until).Format(time.RFC3339), shell(r))
+	why := fmt.Sprintf("its job %d failed; it stays until %s: %s", jobID, fromMillis(until).Format(time.RFC3339), shell(r))
 	if _, err := t.exec(keepSQL, runnerID, until, why, now); err != nil {
 		return err
 	}

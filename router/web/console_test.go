@@ -44,7 +44,7 @@ func TestTheNavigationNamesEachPageOnce(t *testing.T) {
 	for _, m := range regexp.MustCompile(`>([^<]+)</a>`).FindAllStringSubmatch(nav, -1) {
 		names = append(names, m[1])
 	}
-	if got := strings.Join(names, " "); got != "Now Jobs Runners Labels Playground Fleet Usage Audit" {
+	if got := strings.Join(names, " "); got != "Now Jobs Runners Labels Playground Fleet Usage What if Audit" {
 		t.Errorf("the navigation is %s", got)
 	}
 }

@@ -70,7 +70,7 @@ var verifyTests = []test{
 			return f.runner(id)
 		}
 		bad, late, good, cancelled, plain := end(1, time.Hour, "failure"), end(2, time.Hour, "timed_out"), end(3, time.Hour, "success"), end(4, time.Hour, "cancelled"), end(5, 0, "failure")
-		const reason = "its job 1 failed; it stays for 1h, until 2026-03-01T13:00:00Z: nomad alloc exec -region tokyo -namespace ci -task runner -job gha-1-1 /bin/bash"
+		const reason = "its job 1 failed; it stays until 2026-03-01T13:00:00Z: nomad alloc exec -region tokyo -namespace ci -task runner -job gha-1-1 /bin/bash"
 		if bad.Reason != reason {
 			t.Errorf("reason %q, want %q", bad.Reason, reason)
 		}
