@@ -61,35 +61,36 @@ func imageExists(ctx context.Context, image string) (bool, error) {
 		return false, err
 	}
 	client := &http.Client{Timeout: registryTimeout}
-	head := func(token string) (*http.Response, error) {
+	head := func(token string) (status int, asksFor string, err error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodHead, registry+"/v2/"+repository+"/manifests/"+reference, nil)
 		if err != nil {
-			return nil, err
+			return 0, "", err
 		}
 		req.Header.Set("Accept", "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json")
 		if token != "" {
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
 		resp, err := client.Do(req)
-		if err == nil {
-			resp.Body.Close()
+		if err != nil {
+			return 0, "", err
 		}
-		return resp, err
+		resp.Body.Close()
+		return resp.StatusCode, resp.Header.Get("WWW-Authenticate"), nil
 	}
-	resp, err := head("")
+	status, asksFor, err := head("")
 	if err != nil {
 		return false, err
 	}
-	if resp.StatusCode == http.StatusUnauthorized {
-		token, err := pullToken(ctx, client, resp.Header.Get("WWW-Authenticate"), repository)
+	if status == http.StatusUnauthorized {
+		token, err := pullToken(ctx, client, asksFor, repository)
 		if err != nil {
 			return false, err
 		}
-		if resp, err = head(token); err != nil {
+		if status, _, err = head(token); err != nil {
 			return false, err
 		}
 	}
-	switch resp.StatusCode {
+	switch status {
 	case http.StatusOK:
 		return true, nil
 	case http.StatusNotFound:
@@ -97,7 +98,7 @@ func imageExists(ctx context.Context, image string) (bool, error) {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return false, errImageLogin
 	}
-	return false, fmt.Errorf("it answered %s", resp.Status)
+	return false, fmt.Errorf("it answered %d %s", status, http.StatusText(status))
 }
 
 var challenge = regexp.MustCompile(`(realm|service)="([^"]*)"`)

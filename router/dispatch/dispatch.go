@@ -430,7 +430,10 @@ func (di *Dispatcher) register(ctx context.Context, l *lane, j router.Job, d *ru
 		}
 		return di.retry(ctx, j.ID, githubCause(err), later.At, reason, d)
 	}
-	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: l.region}, Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version(), Keep: j.Placement(d).Debug.KeepFor()}
+	r := router.Runner{
+		ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), NomadAt: router.NomadAt{Region: l.region},
+		Fit: j.Fit(d), Own: own, Rule: d.Rule, Rules: di.Decider.Version(), Keep: j.Placement(d).Debug.KeepFor(),
+	}
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	taken, err := di.takeWarm(storeCtx, j, r, d)

@@ -158,7 +158,8 @@ func New(cfg Config) *Server {
 		},
 		senders: make(chan struct{}, cfg.Senders), lastID: max(cfg.FirstID, 1) - 1, rand: rand.New(rand.NewPCG(cfg.RandSeed, 0)),
 		repos: map[string]Repo{}, orgs: map[string]bool{}, jobs: map[int64]*job{}, runs: map[int64][]*job{}, reads: map[int64]int{},
-		runners: map[int64]*runner{}, groups: groups, versions: map[string]VersionEnd{newestVersion: {}}, version: newestVersion, settings: settings, madeApps: map[string]AppSettings{}, byJIT: map[string]*runner{}, limits: map[int64]*limit{}, asked: map[string]uint64{},
+		runners: map[int64]*runner{}, groups: groups, versions: map[string]VersionEnd{newestVersion: {}}, version: newestVersion, settings: settings,
+		madeApps: map[string]AppSettings{}, byJIT: map[string]*runner{}, limits: map[int64]*limit{}, asked: map[string]uint64{},
 		points: map[string]*recent{}, registrations: map[scope]*recent{}, registrationTokens: map[string]registrationToken{},
 		installations: map[int64]*installed{}, installedFor: map[string]*installed{}, appTokens: map[string]appToken{},
 	}}}}

@@ -180,6 +180,15 @@ func (w *World) NewNomad(c nomadsim.Config) {
 	if dial == nil {
 		dial = w.Net.Dial
 	}
+	if to := dial; w.config.Agent != "" { // it lives on, and its connections with it
+		dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := to(ctx, network, addr)
+			if err == nil {
+				t.Cleanup(func() { _ = conn.Close() })
+			}
+			return conn, err
+		}
+	}
 	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: w.NomadURL}, Dial: dial, Called: w.Metrics.Nomad.Called, Calling: w.Metrics.Nomad.Calling})
 	Must(t, err)
 	w.Client = capacity.New(cluster)

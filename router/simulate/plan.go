@@ -294,13 +294,13 @@ func (p *planner) finish() error {
 	return nil
 }
 
-// later returns how many milliseconds after a run a copy of it comes.
-func later(run string, copy int) int64 {
-	if copy == 0 {
+// later returns how many milliseconds after a run its nth copy comes.
+func later(run string, n int) int64 {
+	if n == 0 {
 		return 0
 	}
 	h := fnv.New64a()
-	h.Write(binary.AppendVarint([]byte(run), int64(copy)))
+	h.Write(binary.AppendVarint([]byte(run), int64(n)))
 	return int64(h.Sum64() % uint64(spread.Milliseconds()))
 }
 

@@ -52,7 +52,8 @@ DELETE FROM events WHERE id IN (
 	pruneDeliveriesSQL = `DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE received_at < ?1 LIMIT ?2)`
 )
 
-const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?4) OR EXISTS (SELECT 1 FROM audit WHERE at < ?1) OR EXISTS (SELECT 1 FROM crowds WHERE updated_at < ?1) OR EXISTS (SELECT 1 FROM warm WHERE ended_at <> 0 AND ended_at < ?1 AND state IN ('taken', 'ended'))`
+const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?4) OR EXISTS (SELECT 1 FROM audit WHERE at < ?1) OR EXISTS (SELECT 1 FROM crowds WHERE updated_at < ?1)
+	OR EXISTS (SELECT 1 FROM warm WHERE ended_at <> 0 AND ended_at < ?1 AND state IN ('taken', 'ended'))`
 
 const anyForeignSQL = `SELECT EXISTS (` + prunableForeignSQL + `)`
 
