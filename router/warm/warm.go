@@ -130,9 +130,9 @@ func (k *Keeper) pass(ctx context.Context) error {
 	of := map[string]int{} // live ones, by rule
 	for _, w := range all {
 		if w.State == router.WarmStopped { // by an event, or before this process led
-			k.Metrics.WarmHeld(w.Rule, w.PlacedAt, w.EndedAt)
-			k.failed(kind{w.Rule, w.Fit}, w.ReadyAt.IsZero())
-			k.end(ctx, w)
+			if k.end(ctx, w) {
+				k.failed(kind{w.Rule, w.Fit}, w.ReadyAt.IsZero())
+			}
 			continue
 		}
 		if !w.ReadyAt.IsZero() {
@@ -272,28 +272,34 @@ func (k *Keeper) start(ctx context.Context, kd kind, w *want) error {
 func (k *Keeper) stop(ctx context.Context, w router.WarmRunner, gone bool, reason string) error {
 	writing, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	stopped, err := k.Store.StopWarm(writing, w.ID, gone, reason, k.Now())
+	w.EndedAt = k.Now()
+	stopped, err := k.Store.StopWarm(writing, w.ID, gone, reason, w.EndedAt)
 	if err != nil || !stopped {
 		return err
 	}
-	k.Metrics.WarmHeld(w.Rule, w.PlacedAt, k.Now())
 	k.Log.Info("warm runner stopped", "rule", w.Rule, "nomad_job", w.ID, "reason", reason)
 	k.Stopped()
 	k.end(ctx, w)
 	return nil
 }
 
-// end stops the Nomad job of a runner that is WarmStopped. If that fails the next pass tries again.
-func (k *Keeper) end(ctx context.Context, w router.WarmRunner) {
+// end stops the Nomad job of a runner that is WarmStopped, and reports whether it did. If that
+// fails the next pass tries again; what the runner held is counted once.
+func (k *Keeper) end(ctx context.Context, w router.WarmRunner) bool {
 	within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()
 	err := k.Nomad.Stop(within, w.Runner())
 	if err == nil {
 		err = k.Store.EndWarm(within, w.ID)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err == nil {
+		k.Metrics.WarmHeld(w.Rule, w.PlacedAt, w.EndedAt)
+		return true
+	}
+	if ctx.Err() == nil {
 		k.Log.Throttled(slog.LevelWarn, "", "cannot stop a warm runner; it will be retried", "nomad_job", w.ID, "err", err)
 	}
+	return false
 }
 
 // due reports whether something that is done at intervals is due, and notes that it is done.
