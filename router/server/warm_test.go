@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,6 +148,40 @@ rules:
 		if got := awaitWarm(w, tt.want); len(got) != tt.want || len(left(w)) != tt.want {
 			t.Errorf("at %s %d wait, and Nomad has %v", time.Now().UTC().Format(time.TimeOnly), len(got), left(w))
 		}
+	}
+}
+
+// A runner that Nomad does not stop at first held its node once.
+func TestAWarmRunnersHoursAreCountedOnce(t *testing.T) {
+	synctest.Test(t, testAWarmRunnersHoursAreCountedOnce)
+}
+func testAWarmRunnersHoursAreCountedOnce(t *testing.T) {
+	var away atomic.Bool
+	w := routertest.New(t, routertest.Config{
+		Rules: machine + "rules:\n  - { name: linux, jobspec: docker-linux, warm: { idle: 1, when: \"00:00-00:10\" } }\n", Network: &network,
+		Front: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if away.Load() && r.Method == http.MethodDelete {
+					http.Error(rw, "no leader", http.StatusInternalServerError)
+					return
+				}
+				next.ServeHTTP(rw, r)
+			})
+		},
+	})
+	w.Start(func(c *server.Config) { c.Tick = time.Second })
+	awaitWarm(w, 1)
+	away.Store(true)
+	time.Sleep(20 * time.Minute)
+	away.Store(false)
+	eventually(t, "its Nomad job is stopped", func() bool { return len(left(w)) == 0 })
+	time.Sleep(time.Minute)
+	m := regexp.MustCompile(`switchyard_warm_held_seconds_total\{rule="linux"\} (\S+)`).FindStringSubmatch(scrape(t, w.App))
+	if m == nil {
+		t.Fatal("nothing is counted")
+	}
+	if held, err := strconv.ParseFloat(m[1], 64); err != nil || held < 500 || held > 601 {
+		t.Errorf("it held its node for %s s, want 10 minutes", m[1])
 	}
 }
 
