@@ -53,13 +53,14 @@ func TestAWarmRunnerWaitsAtTheClaim(t *testing.T) {
 				}
 			})
 			t.Run("and is ready before", func(t *testing.T) {
-				d := newTask(t, jobspec, nil)
-				ready := false
-				d = waiting(t, jobspec, func(n int, rw http.ResponseWriter, _ *http.Request) {
-					ready = jobspec == "docker-linux" || exists(d.local, "runner", "run.sh")
+				made, ready := make(chan task, 1), atomic.Bool{}
+				d := waiting(t, jobspec, func(int, http.ResponseWriter, *http.Request) {
+					d := <-made
+					ready.Store(jobspec == "docker-linux" || exists(d.local, "runner", "run.sh"))
 				})
-				if out, code := d.run(t); code != 0 || !ready {
-					t.Errorf("exit code %d, and its files are there: %t; output:\n%s", code, ready, out)
+				made <- d
+				if out, code := d.run(t); code != 0 || !ready.Load() {
+					t.Errorf("exit code %d, and its files are there: %t; output:\n%s", code, ready.Load(), out)
 				}
 			})
 			t.Run("unless a job had it before it was started", func(t *testing.T) {

@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -31,24 +30,6 @@ import (
 const strangers = `"><script>boom()</script><img src=x onerror=boom()></td></table>'{{7}}${7}<!--` + "`boom`" +
 	"\x1b[31mred\x1b]0;title\x07\u202eturned\u2066\u200f\x00\x01\x9b\r\nlevel=ERROR msg=forged\u2028"
 
-// A locked buffer is written by a logger and read by a test.
-type locked struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *locked) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *locked) lines() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Split(strings.TrimSuffix(l.b.String(), "\n"), "\n")
-}
-
 // unprintable is the first character of s that does something instead of
 // being seen; a line may end.
 func unprintable(s string) string {
@@ -63,7 +44,7 @@ func unprintable(s string) string {
 // Strangers' strings come by the webhook, and are text on every page, in every
 // answer, in the logs and on a terminal.
 func TestStrangersStringsAreText(t *testing.T) {
-	var jsonLog, textLog locked
+	var jsonLog, textLog logged
 	asText, err1 := newLogger(&textLog, "text", "debug")
 	inJSON, err2 := newLogger(&jsonLog, "json", "debug")
 	must(t, errors.Join(err1, err2))
@@ -264,12 +245,12 @@ func TestStrangersStringsAreText(t *testing.T) {
 			t.Errorf("switchyard %.60q says nothing", args)
 		}
 	}
-	for _, line := range jsonLog.lines() {
+	for line := range strings.Lines(jsonLog.String()) {
 		if !json.Valid([]byte(line)) || unprintable(line) != "" {
 			t.Errorf("a line of the JSON log: %.300q", line)
 		}
 	}
-	for _, line := range textLog.lines() {
+	for line := range strings.Lines(textLog.String()) {
 		if !strings.HasPrefix(line, "time=") || unprintable(line) != "" {
 			t.Errorf("a line of the text log: %.300q", line)
 		}

@@ -42,10 +42,28 @@ type process struct {
 	cmd     *exec.Cmd
 	ended   chan error // receives how it ended
 	again   bool       // it is started again when it ends at its start, as Nomad does
-	log     bytes.Buffer
+	log     logged
 	listen  string // the address for the webhook and claims
 	url     string // of the webhook
 	admin   string
+}
+
+// A logged text is written by a program, and read by a test meanwhile.
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // newProcess prepares serve against the Nomad at nomadURL; every start of it
