@@ -3,8 +3,6 @@ package router
 import (
 	"strings"
 	"time"
-
-	"switchyard/rules"
 )
 
 // A WarmState is the state of a warm runner. States only move forward.
@@ -61,7 +59,5 @@ func (w WarmRunner) Runner() Runner {
 // placement, wherever it is registered on GitHub and with whatever labels. jobspec identifies the
 // text of the placement's jobspec.
 func WarmFit(p Placement, jobspec string) string {
-	p.From = nil
-	p.Runner = rules.Runner{Registration: p.Runner.Registration}
-	return hash([]any{p, jobspec})
+	return hash([]any{p.ForWarm(), jobspec})
 }

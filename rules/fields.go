@@ -384,6 +384,33 @@ func (p Placement) Rows() (rows []Row) {
 	return rows
 }
 
+// Changes says for people in what another placement differs; never empty.
+func (p Placement) Changes(after Placement) (said []string) {
+	lines := func(p Placement) (lines []string) {
+		for _, r := range p.Rows() {
+			lines = append(lines, r.What+" "+r.Value)
+		}
+		return lines
+	}
+	was, is := lines(p), lines(after)
+	for _, l := range is {
+		if !slices.Contains(was, l) {
+			said = append(said, l)
+		}
+	}
+	for _, l := range was {
+		what, _, _ := strings.Cut(l, " ")
+		replaced := slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, what+" ") })
+		if many := what == "constraint" || what == "affinity" || what == "device"; !slices.Contains(is, l) && (many || !replaced) {
+			said = append(said, "without "+l)
+		}
+	}
+	if said == nil {
+		said = []string{"the same"}
+	}
+	return said
+}
+
 var constraintList = &list{
 	rows: func(p *Placement, row func(what, value, from string)) {
 		for _, c := range p.Constraints {

@@ -1,8 +1,11 @@
 package rules
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"reflect"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -40,6 +43,72 @@ func (p *WarmPlan) At(t time.Time) []Warm {
 		}
 	}
 	return list
+}
+
+// Says says for people whether a job with a decision of the same rules may take a warm runner at a
+// time, and if not, why; "": its rule keeps none.
+func (p *WarmPlan) Says(d *Decision, at time.Time) string {
+	if d.Outcome != Routed {
+		return ""
+	}
+	idle, unlike, none := -1, []string(nil), ""
+	for _, w := range p.At(at) {
+		switch {
+		case w.Rule != d.Rule:
+		case w.Why != "":
+			none = cmp.Or(none, w.Why)
+		case reflect.DeepEqual(w.Placement.ForWarm(), d.Placement.ForWarm()):
+			idle = max(idle, w.Idle)
+		default:
+			if differs := w.Placement.ForWarm().Changes(d.Placement.ForWarm()); unlike == nil || len(differs) < len(unlike) {
+				unlike = differs
+			}
+		}
+	}
+	own := neverWarm(d.Placement)
+	switch {
+	case idle < 0 && unlike == nil && none == "":
+		return ""
+	case idle > 0:
+		return fmt.Sprintf("rule %s keeps %d warm at this time, and this job may take one that is there", d.Rule, idle)
+	case idle == 0:
+		return fmt.Sprintf("rule %s keeps warm runners that this job could take, but none at this time", d.Rule)
+	case own != "":
+		return fmt.Sprintf("rule %s keeps warm runners, and this job takes none: %s", d.Rule, own)
+	case unlike == nil:
+		return fmt.Sprintf("rule %s is to keep warm runners, and there are none: %s", d.Rule, none)
+	case len(unlike) == 1 && unlike[0] == "the same":
+		return fmt.Sprintf("rule %s keeps warm runners, and this job takes none: the same is asked for by other labels", d.Rule)
+	}
+	more := ""
+	if n := len(unlike) - maxUnlike; n > 0 {
+		unlike, more = unlike[:maxUnlike], fmt.Sprintf(", and %d more", n)
+	}
+	return fmt.Sprintf("rule %s keeps warm runners, and this job takes none, as it differs from them: %s%s", d.Rule, strings.Join(unlike, ", "), more)
+}
+
+// maxUnlike is how many differences are named.
+const maxUnlike = 5
+
+// ForWarm returns a placement without what may differ between a warm runner and the job that takes
+// it: what is said only when the runner is registered on GitHub, and where its single values come from.
+func (p Placement) ForWarm() Placement {
+	p.From = nil
+	p.Runner = Runner{Registration: p.Runner.Registration, Verify: p.Runner.Verify}
+	return p
+}
+
+// neverWarm says why a runner of a placement cannot wait for a job; "": it can.
+func neverWarm(p Placement) string {
+	switch {
+	case p.Runner.Registration != "jit":
+		return fmt.Sprintf("its runner has registration: %s, and a runner waits for a job only with jit", p.Runner.Registration)
+	case p.Runner.Verify:
+		return "its runner has verify, and asks about one job from its start"
+	case p.Debug.Keep != "":
+		return "its runner has debug.keep, and so stays for one job"
+	}
+	return ""
 }
 
 // HasWarm reports whether a rule asks for warm runners.
@@ -95,10 +164,8 @@ func (p *prover) warm(i int, plain *Facts, spec *warmSpec) (d Decision, why stri
 			return d, "the plainest job that this rule takes has no placement: " + d.Reason
 		}
 		return d, fmt.Sprintf("rule %s does not take a job with the labels %s: %s", name, words.QuoteAll(f.Labels), d.Reason)
-	case d.Runner.Registration != "jit":
-		return d, fmt.Sprintf("the runners of this rule have registration: %s, and a runner waits for a job only with jit", d.Runner.Registration)
 	}
-	return d, ""
+	return d, neverWarm(d.Placement)
 }
 
 // A warmSpec is an entry of a rule's warm.

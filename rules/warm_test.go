@@ -78,3 +78,43 @@ func TestWarmPlan(t *testing.T) {
 		t.Error("HasWarm is wrong")
 	}
 }
+
+// What is said of a job and the warm runners of its rule.
+func TestAJobIsToldWhetherItMayTakeAWarmRunner(t *testing.T) {
+	const head = `version: 1
+labels: { self-hosted: {}, linux: {}, x64: { constraints: ['${attr.cpu.arch} = amd64'] }, large: { resources: { memory: 16GiB } }, sure: { runner: { verify: true } }, debug: { debug: { keep: 1h } } }
+rules:
+  - name: plain
+    if: has("x64", "large")
+    jobspec: docker-linux
+  - name: linux
+    jobspec: docker-linux
+    resources: { memory: 4GiB }
+    warm: `
+	monday := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		warm, labels, want string
+	}{
+		{"{ idle: 2 }", "self-hosted,linux", "rule linux keeps 2 warm at this time, and this job may take one that is there"},
+		{"[{ idle: 2 }, { idle: 3, when: Mon }]", "self-hosted,linux", "rule linux keeps 3 warm at this time, and this job may take one that is there"},
+		{"{ idle: 2, when: Sat }", "self-hosted,linux", "rule linux keeps warm runners that this job could take, but none at this time"},
+		{"{ idle: 2 }", "self-hosted,linux,large", "rule linux keeps warm runners, and this job takes none, as it differs from them: memory 16384 MiB"},
+		{"{ idle: 2, labels: [self-hosted, x64] }", "self-hosted,linux", "rule linux keeps warm runners, and this job takes none, as it differs from them: without constraint ${attr.cpu.arch} = amd64"},
+		{"[{ idle: 2 }, { idle: 1, labels: [self-hosted, linux, x64] }]", "self-hosted,linux,x64", "rule linux keeps 1 warm at this time, and this job may take one that is there"},
+		{"{ idle: 2 }", "self-hosted,linux,sure", "rule linux keeps warm runners, and this job takes none: its runner has verify, and asks about one job from its start"},
+		{"{ idle: 2 }", "self-hosted,linux,debug", "rule linux keeps warm runners, and this job takes none: its runner has debug.keep, and so stays for one job"},
+		{"{ idle: 2, labels: [self-hosted, x64, large] }", "self-hosted,linux", "rule linux is to keep warm runners, and there are none: rule linux does not take a job with the labels"},
+		{"{ idle: 2, labels: [self-hosted, sure] }", "self-hosted,linux", "rule linux is to keep warm runners, and there are none: its runner has verify"},
+		{"{ idle: 2 }", "self-hosted,x64,large", ""},
+		{"{ idle: 2 }", "self-hosted,mars", ""},
+	} {
+		set, err := Parse("rules.yaml", []byte(head+tt.warm))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := set.Decide(Facts{Labels: strings.Split(tt.labels, ","), Repo: Repo{Owner: "acme", Name: "web", Private: true}}, false)
+		if got := set.WarmPlan().Says(&d, monday); !strings.HasPrefix(got, tt.want) || tt.want == "" && got != "" {
+			t.Errorf("warm: %s, labels %s: %q, want %q", tt.warm, tt.labels, got, tt.want)
+		}
+	}
+}

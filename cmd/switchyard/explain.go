@@ -148,6 +148,9 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 		if err := writeDecision(stdout, d); err != nil {
 			return err
 		}
+		if answer.Warm != "" {
+			fmt.Fprintf(stdout, "\nwarm runners: %s\n", router.Printable(answer.Warm))
+		}
 		if q := answer.Queue; q != nil {
 			fmt.Fprintf(stdout, "\nif it came now: %s\nit would start %s\n", router.Printable(q.Standing()), router.Printable(q.Starts(time.Now())))
 		}
@@ -173,6 +176,9 @@ func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.
 	facts := job.Facts()
 	facts.Run = run
 	answer := api.Answer{Decision: api.Decide(set, facts, f.all)}
+	if set.HasWarm(answer.Decision.Rule) {
+		answer.Warm = set.WarmPlan().Says(&answer.Decision, time.Now())
+	}
 	if f.render == "" || answer.Decision.Outcome != rules.Routed {
 		return answer, nil
 	}

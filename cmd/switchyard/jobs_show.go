@@ -108,6 +108,11 @@ func writeJob(out io.Writer, d api.JobDetail, _ int, now time.Time) error {
 		line("next", "decided ", due(now, *j.DueAt))
 	}
 	line("runner", j.RunnerName)
+	for _, r := range d.Runners {
+		if r.Try == j.Try && r.Warm() {
+			line("warm", "its runner was there before it, as ", r.NomadJob)
+		}
+	}
 	if j.Fallback > 0 {
 		line("fallback", strconv.Itoa(j.Fallback), " of its rule is in force")
 	}

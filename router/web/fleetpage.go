@@ -44,6 +44,7 @@ type fleetView struct {
 	Found      []nodeView
 	MoreNodes  int
 
+	Kept     []api.WarmCount     // warm runners of each rule
 	Warm     []router.WarmRunner // that no job has taken, those of one rule together
 	MoreWarm int
 
@@ -124,10 +125,11 @@ func (s *console) fleetPage(req *http.Request) (any, error) {
 	if v.Fleet, err = s.api.Fleet(req.Context()); err != nil {
 		return nil, err
 	}
-	if v.Warm, err = s.api.Database.WarmRunners(req.Context()); err != nil {
+	if v.Kept, v.Warm, err = s.api.Warm(req.Context()); err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(v.Warm, func(a, b router.WarmRunner) int { return strings.Compare(a.Rule, b.Rule) })
+	v.Kept = v.Kept[:min(len(v.Kept), maxWarm)]
 	v.MoreWarm = max(0, len(v.Warm)-maxWarm)
 	v.Warm = v.Warm[:len(v.Warm)-v.MoreWarm]
 	versions, err := s.api.Database.RunnerVersions(req.Context())

@@ -48,6 +48,8 @@ type summary struct {
 	Repos                               []router.RepoJobs // those with most open jobs
 	Unroutable                          []api.UnroutableGroup
 	MoreUnroutable                      bool // than those
+	Warm                                []api.WarmCount
+	MoreWarm                            int // rules than those
 
 	*lastDay
 }
@@ -244,6 +246,10 @@ func (n *nowPage) summarize(ctx context.Context, scope router.Scope) (*summary, 
 	if err != nil {
 		return nil, err
 	}
+	warm, _, err := n.api.Warm(ctx)
+	if err != nil {
+		return nil, err
+	}
 	// This alone is long, and may be a little old.
 	day, err := n.day.get(ctx, scopeKey(scope), n.clock, dayShare, func(ctx context.Context) (*lastDay, error) {
 		started, err := n.api.Database.Starts(ctx, scope, now.Add(-nowHours*time.Hour))
@@ -256,6 +262,8 @@ func (n *nowPage) summarize(ctx context.Context, scope router.Scope) (*summary, 
 		return nil, err
 	}
 	s := &summary{lastDay: day, Repos: repos, Unroutable: unroutable, MoreUnroutable: more}
+	s.MoreWarm = max(0, len(warm)-nowRules)
+	s.Warm = warm[:len(warm)-s.MoreWarm]
 	for _, j := range oldest {
 		w := waiting{Job: api.JobOf(j), router: j}
 		if j.State == router.Dispatched {

@@ -2,7 +2,6 @@ package web
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -35,37 +34,9 @@ func PlacementRows(d rules.Decision) []rules.Row {
 			row("fallback", said+"left out, "+f.Reason, fmt.Sprintf("rule %s, fallback %d", d.Rule, i+1))
 			continue
 		}
-		row("fallback", said+strings.Join(changes(d.Placement, f.Placement), ", "), fmt.Sprintf("rule %s, fallback %d", d.Rule, i+1))
+		row("fallback", said+strings.Join(d.Changes(f.Placement), ", "), fmt.Sprintf("rule %s, fallback %d", d.Rule, i+1))
 	}
 	return rows
-}
-
-// changes says in what a fallback differs from the placement.
-func changes(before, after rules.Placement) []string {
-	lines := func(p rules.Placement) (lines []string) {
-		for _, r := range p.Rows() {
-			lines = append(lines, r.What+" "+r.Value)
-		}
-		return lines
-	}
-	was, is := lines(before), lines(after)
-	var said []string
-	for _, l := range is {
-		if !slices.Contains(was, l) {
-			said = append(said, l)
-		}
-	}
-	for _, l := range was {
-		what, _, _ := strings.Cut(l, " ")
-		replaced := slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, what+" ") })
-		if many := what == "constraint" || what == "affinity" || what == "device"; !slices.Contains(is, l) && (many || !replaced) {
-			said = append(said, "without "+l)
-		}
-	}
-	if said == nil {
-		said = []string{"the same"}
-	}
-	return said
 }
 
 // A TraceRow is what became of one rule.

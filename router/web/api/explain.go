@@ -41,6 +41,7 @@ type Answer struct {
 	Decision    router.Decision `json:"decision"`     // as `switchyard explain --format json` prints it
 	NomadJob    json.RawMessage `json:"nomad_job"`    // as `nomad job run -json` takes it, without the claim token; null: none was made
 	NotRendered string          `json:"not_rendered"` // why there is no Nomad job though one was asked for; "" otherwise
+	Warm        string          `json:"warm"`         // whether the job may take a warm runner of its rule, and why not; "": its rule keeps none
 	Queue       *Queue          `json:"queue"`        // how the job stands, or would if it came now, if that was asked for; null: it does not wait for a place under a limit
 }
 
@@ -93,6 +94,7 @@ func (a *API) Explain(ctx context.Context, q Question) (Answer, error) {
 		facts.Run = j.Decision.Run
 	}
 	answer := Answer{Decision: Decide(a.config.App.Rules(), facts, q.All)}
+	answer.Warm = a.warmPlan().Says(&answer.Decision, a.config.Now())
 	if q.Queue {
 		if answer.Queue, err = queueOf(ctx, a.Database, j, &answer.Decision, a.config.Now()); err != nil {
 			return Answer{}, err

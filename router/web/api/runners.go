@@ -44,6 +44,9 @@ func (r Runner) Shown() string {
 	return string(r.State)
 }
 
+// Warm reports whether the runner was prepared before its job came.
+func (r Runner) Warm() bool { return router.IsWarm(r.NomadJob) }
+
 // A RunnerList is a page of runners, newest job first; of several GitHubs, those of
 // one after the other.
 type RunnerList struct {
