@@ -36,6 +36,7 @@ type Leading struct {
 	LostAt            time.Time        `json:"lost_at,omitzero"`             // when it did
 	Polls             []Polling        `json:"polls,omitempty"`              // how deliveries are read, if they are
 	Overflows         []OverflowStatus `json:"overflows,omitempty"`          // variables by which jobs overflow
+	Warm              []WarmTrouble    `json:"warm,omitempty"`               // rules whose warm runners keep failing
 	Syncing           bool             `json:"syncing,omitempty"`            // the first sync is under way
 	Settling          bool             `json:"settling,omitempty"`           // runners may become known soon
 }

@@ -165,6 +165,8 @@ const (
 	CauseOverflow      Cause = "overflow"       // new jobs of a rule are sent elsewhere
 	CauseOverflowLeft  Cause = "overflow_left"  // somebody has changed the variable by which they are
 	CauseOverflowFails Cause = "overflow_fails" // it cannot be set, or not be set back
+	CauseWarmFails     Cause = "warm_fails"     // warm runners of a rule keep failing, or cannot be started
+	CauseWarmNoRoom    Cause = "warm_no_room"   // no node is free for them
 	CauseUnroutable    Cause = "unroutable"     // nothing serves what jobs ask for
 )
 

@@ -55,6 +55,19 @@ func (w WarmRunner) Runner() Runner {
 	return Runner{ID: w.ID, Name: w.ID, NomadJob: w.ID, NomadAt: w.NomadAt, State: RunnerDispatched}
 }
 
+// WarmNoNode is the reason of a warm runner that was stopped because Nomad had no node for it.
+const WarmNoNode = "no node is free for it"
+
+// A WarmTrouble is why a rule has no warm runners, or too few, though it keeps some. Its JSON form
+// is kept in the database, where replicas of other versions read it.
+type WarmTrouble struct {
+	Rule   string    `json:"rule"`
+	Since  time.Time `json:"since"`
+	Why    string    `json:"why"`               // of the last that failed
+	Fix    string    `json:"fix"`               // what to do
+	NoRoom bool      `json:"no_room,omitempty"` // no more than that the nodes are busy
+}
+
 // WarmFit returns a hash of what a warm runner of a placement can serve: any job of the same
 // placement, wherever it is registered on GitHub and with whatever labels. jobspec identifies the
 // text of the placement's jobspec.

@@ -146,7 +146,7 @@ type Dispatcher struct {
 	NewRules router.Hint     // received: the rules have changed
 	Compare  router.TimeHint // given: when to compare the database with Nomad
 
-	WarmTaken func() // a warm runner was taken
+	WarmTaken func(router.WarmRunner) // one was taken
 
 	PublicURL string        // where runners claim
 	Senders   int           // Nomad jobs registered at the same time

@@ -29,7 +29,7 @@ func (di *Dispatcher) takeWarm(ctx context.Context, j router.Job, r router.Runne
 		return false, nil
 	}
 	di.Metrics.WarmHeld(d.Rule, w.PlacedAt, di.Now())
-	di.WarmTaken()
+	di.WarmTaken(w)
 	if j.DispatchedAt.IsZero() {
 		di.Metrics.Registered(j, d, di.Now())
 	}

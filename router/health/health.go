@@ -88,6 +88,7 @@ type Config struct {
 	Lost          func() (deliveries int, since time.Time) // that the last sweep to find any found to have failed, and when
 	Polls         func() []router.Polling                  // how deliveries are read from GitHub, if they are
 	Overflows     func() []router.OverflowStatus           // the variables by which jobs overflow
+	Warm          func() []router.WarmTrouble              // the rules whose warm runners keep failing
 	Replicas      func(now time.Time) []router.Trouble     // what is wrong with the replicas; without replicas nothing is
 }
 
@@ -159,7 +160,7 @@ func (h *Health) Status(within router.Scope) router.Status {
 		}
 	}
 	h.mu.Unlock()
-	s.Troubles = fold(slices.Concat(f.others, h.sides(now, has(f.others, router.CauseNoDelivery)), overflows(h.config.Overflows(), within)), jobTroubles(f.jobs, f.holders, within))
+	s.Troubles = fold(slices.Concat(f.others, h.sides(now, has(f.others, router.CauseNoDelivery)), overflows(h.config.Overflows(), within), warmTroubles(h.config.Warm())), jobTroubles(f.jobs, f.holders, within))
 	slices.SortStableFunc(s.Troubles, worstFirst)
 	for i, t := range s.Troubles {
 		s.Troubles[i].Since = earlier(t.Since, now) // later: the clock was set back

@@ -30,6 +30,7 @@ type fake struct {
 	since     time.Time              // of the first job
 	disk      router.Disk
 	overflows []router.OverflowStatus
+	warm      []router.WarmTrouble
 	takes     atomic.Int64 // time.Duration: to answer
 }
 
@@ -76,6 +77,7 @@ func open(f *fake) *health.Health {
 		Silent: func() (time.Duration, string) { return 0, "" }, NotEvaluating: func() time.Duration { return 0 },
 		Lost:  func() (int, time.Time) { return 0, time.Time{} },
 		Polls: func() []router.Polling { return nil }, Overflows: func() []router.OverflowStatus { return f.overflows },
+		Warm:     func() []router.WarmTrouble { return f.warm },
 		Replicas: func(time.Time) []router.Trouble { return nil },
 	}, "started")
 }
@@ -467,6 +469,36 @@ func TestWhatOverflowsIsNoAlarmUnlessGitHubRefuses(t *testing.T) {
 			}
 			if len(s.Troubles) > 0 && !strings.Contains(s.Troubles[0].What+" "+s.Troubles[0].Said, tt.says) {
 				t.Errorf("%s: it says %+v, want %s", tt.name, s.Troubles[0], tt.says)
+			}
+		})
+	}
+}
+
+func TestWarmRunnersThatFailAreNoAlarmIfTheNodesAreBusy(t *testing.T) {
+	one := router.WarmTrouble{Rule: "linux", Since: time.Now(), Why: "its image is gone", Fix: "mend it"}
+	full := router.WarmTrouble{Rule: "mac", Since: time.Now(), Why: "all are full", Fix: "wait", NoRoom: true}
+	many := []router.WarmTrouble{one, one, full}
+	for i := range 8 {
+		many = append(many, router.WarmTrouble{Rule: fmt.Sprint("rule-", i), Why: "why", Fix: "mend it"})
+	}
+	for _, tt := range []struct {
+		list            []router.WarmTrouble
+		want, what, fix string
+	}{
+		{nil, "ok", "", ""},
+		{[]router.WarmTrouble{full}, "ok, info warm_no_room", "no node is free for the warm runners of rule mac", "wait"},
+		{[]router.WarmTrouble{full, one}, "degraded, warning warm_fails, info warm_no_room", "warm runners of rule linux keep failing", "mend it"},
+		{many, "degraded, warning warm_fails, info warm_no_room", "warm runners of 9 rules keep failing", "mend it"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := open(&fake{warm: tt.list})
+			s := h.Status(nil)
+			h.Wait()
+			if causes(s) != tt.want {
+				t.Errorf("%s, want %s", causes(s), tt.want)
+			}
+			if len(s.Troubles) > 0 && (!strings.HasPrefix(s.Troubles[0].What, tt.what) || s.Troubles[0].Fix != tt.fix || len(s.Troubles[0].Rules) > router.TroubleNames) {
+				t.Errorf("it says %+v", s.Troubles[0])
 			}
 		})
 	}

@@ -53,6 +53,10 @@ func (h *Health) Collect(ch chan<- prometheus.Metric) {
 			counts[k] += g.Jobs
 		}
 		switch {
+		case t.Cause == router.CauseWarmFails || t.Cause == router.CauseWarmNoRoom:
+			for _, rule := range t.Rules {
+				counts[key{cause: t.Cause, rule: rule}] = 1
+			}
 		case len(t.Groups) == 0:
 			counts[key{cause: t.Cause}] = max(t.Jobs, 1)
 		case left > 0: // there are more groups

@@ -71,7 +71,7 @@ func Check(c router.Cause) string {
 var severities = []router.Severity{router.Critical, router.Warning, router.Info}
 
 // symptoms come of other troubles, most often.
-var symptoms = []router.Cause{router.CausePollFails, router.CauseNoDelivery, router.CauseLostDelivery, router.CauseNothingStarts, router.CauseOverflowFails}
+var symptoms = []router.Cause{router.CausePollFails, router.CauseNoDelivery, router.CauseLostDelivery, router.CauseNothingStarts, router.CauseOverflowFails, router.CauseWarmFails}
 
 // worstFirst orders troubles: the worst come first, of those the database's, then causes
 // before symptoms, then the newest.

@@ -304,7 +304,7 @@ func (a *App) wire(c Config) {
 	a.dispatcher = dispatch.New(&dispatch.Dispatcher{
 		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, InHand: inHand,
 		First: a.first, Runners: a.runners, Log: a.log, Metrics: c.Metrics, Traces: traces, Backoff: backoff,
-		Now: c.Now, Rand: c.Rand, Due: due, Limits: a.limits, NewRules: a.newRules, Compare: a.compare, WarmTaken: a.warmChanged,
+		Now: c.Now, Rand: c.Rand, Due: due, Limits: a.limits, NewRules: a.newRules, Compare: a.compare, WarmTaken: a.warmTaken,
 		PublicURL: c.PublicURL, Senders: c.Senders, Tick: c.Tick, Sweep: c.Sweep, Grace: c.Grace,
 	})
 	a.claims = claim.New(&claim.Handler{
@@ -328,7 +328,7 @@ func (a *App) wire(c Config) {
 	}}
 	a.health = health.New(health.Config{
 		Store: c.Store, Metrics: c.Metrics, Now: c.Now, Rules: a.decider.Status, FirstSync: a.first.UnderWay,
-		Silent: a.silent, NotEvaluating: a.notEvaluating, Lost: a.lost, Polls: a.polls, Overflows: a.overflows, Replicas: func(now time.Time) []router.Trouble {
+		Silent: a.silent, NotEvaluating: a.notEvaluating, Lost: a.lost, Polls: a.polls, Overflows: a.overflows, Warm: a.warmTroubles, Replicas: func(now time.Time) []router.Trouble {
 			if c.Replicas == nil {
 				return nil
 			}
@@ -539,8 +539,9 @@ func (a *App) Reload(set *rules.Set, v router.RulesVersion) {
 	a.warm.Give()
 }
 
-// warmChanged says that a warm runner was taken: its claim is to be answered, and another started.
-func (a *App) warmChanged() {
+// warmTaken says that a warm runner was taken: its claim is to be answered, and another started.
+func (a *App) warmTaken(w router.WarmRunner) {
+	a.keeper.Took(w)
 	a.claims.Taken()
 	a.warm.Give()
 	if a.replicas != nil {

@@ -279,6 +279,7 @@ func (a *App) facts() router.Replica {
 		r.Leading.Lost, r.Leading.LostAt = a.sweeper.Lost()
 		r.Leading.Polls = a.poller.Status()
 		r.Leading.Overflows = a.overflow.Status()
+		r.Leading.Warm = a.keeper.Troubles()
 	}
 	return r
 }
@@ -379,6 +380,14 @@ func (a *App) overflows() []router.OverflowStatus {
 		return l.Overflows
 	}
 	return a.overflow.Status()
+}
+
+// warmTroubles returns the rules whose warm runners keep failing, as whoever leads says.
+func (a *App) warmTroubles() []router.WarmTrouble {
+	if l := a.leading(); l != nil {
+		return l.Warm
+	}
+	return a.keeper.Troubles()
 }
 
 // overflowing returns the rules in force whose jobs may overflow.

@@ -1,12 +1,15 @@
 package server_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -232,20 +235,129 @@ func testAWarmRunnerLeavesANodeThatDrains(t *testing.T) {
 	eventually(t, "one is left", func() bool { return len(left(w)) == 1 })
 }
 
-// A warm runner that has come to nothing is not followed by another at once, again and again.
-func TestABrokenJobspecIsNotStartedAgainAndAgain(t *testing.T) {
-	synctest.Test(t, testABrokenJobspecIsNotStartedAgainAndAgain)
-}
-func testABrokenJobspecIsNotStartedAgainAndAgain(t *testing.T) {
-	w := newWorld(t, warmRule)
-	w.Run = func(context.Context, nomadsim.Task) int { return 1 }
-	w.Start(func(c *server.Config) { c.Tick = time.Second })
-	time.Sleep(10 * time.Minute)
-	if n := len(w.Started()); n < 4 || n > 10 {
-		t.Errorf("%d were started in ten minutes", n)
+// longestPause is the longest that package warm waits until it starts another.
+const longestPause = 10 * time.Minute
+
+// Warm runners that fail are started less and less often, and Now says which, why, and what to do,
+// until that is over.
+func TestWarmRunnersThatKeepFailingAreATrouble(t *testing.T) {
+	node := func(memory int) nomadsim.Config {
+		return nomadsim.Config{Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "a", Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: memory})}}
 	}
-	w.Run = nil
-	awaitWarm(w, 1)
+	const rule = "rules:\n  - { name: linux, jobspec: docker-linux, warm: { idle: 2 }, resources: { memory: 2GiB } }\n"
+	var refuses atomic.Bool
+	for _, tt := range []struct {
+		name           string
+		cluster        nomadsim.Config
+		rules          string
+		run            func(w *routertest.World) func(context.Context, nomadsim.Task) int // nil: it runs well
+		refuse         bool
+		least, most    int // that Nomad is asked for in 20 minutes
+		cause          router.Cause
+		what, said, do string
+		mended         string // by which rules; "": by those
+	}{
+		{
+			"they end", node(8 << 10), rule, func(*routertest.World) func(context.Context, nomadsim.Task) int {
+				return func(context.Context, nomadsim.Task) int { return 1 }
+			}, false,
+			8, 18, router.CauseWarmFails, "warm runners of rule linux keep failing", "rule linux: its Nomad job ended before a job took it: ", "nomad job status gha-warm-", "",
+		},
+		{
+			"they come to the claim, and end", node(8 << 10), rule, func(w *routertest.World) func(context.Context, nomadsim.Task) int {
+				return func(ctx context.Context, task nomadsim.Task) int {
+					ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+					defer cancel()
+					w.Connect(ctx, task)
+					return 1
+				}
+			}, false,
+			8, 18, router.CauseWarmFails, "warm runners of rule linux keep failing", "rule linux: its Nomad job ended before a job took it: ", "correct the jobspec", "",
+		},
+		{
+			"Nomad refuses them", node(8 << 10), rule, nil, true,
+			8, 18, router.CauseWarmFails, "warm runners of rule linux keep failing", "rule linux: Nomad could not take it: ", "submit-job", "",
+		},
+		{
+			"no node fits", node(8 << 10), rule[:len(rule)-3] + ", constraints: ['${meta.zone} = nowhere'] }\n", nil, false,
+			8, 18, router.CauseWarmFails, "warm runners of rule linux keep failing", "meta.zone", "add a node that fits", rule,
+		},
+		{
+			"the nodes are full", node(3 << 10), rule, nil, false,
+			8, 18, router.CauseWarmNoRoom, "no node is free for the warm runners of rule linux", "rule linux: Nomad has no node for it: ", "keep fewer", strings.Replace(rule, "idle: 2", "idle: 1", 1),
+		},
+		{
+			"they verify their job", node(8 << 10), rule[:len(rule)-3] + ", runner: { verify: true } }\n", nil, false,
+			0, 0, router.CauseWarmFails, "warm runners of rule linux keep failing", "rule linux: its runner has verify", "correct the labels of warm", rule,
+		},
+	} {
+		virtual(t, tt.name, func(t *testing.T) {
+			var asked atomic.Int32
+			w := routertest.New(t, routertest.Config{Rules: machine + tt.rules, Network: &network, Cluster: tt.cluster, Front: func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+					if r.Method == http.MethodPut && r.URL.Path == "/v1/jobs" {
+						if asked.Add(1); refuses.Load() {
+							http.Error(rw, "Permission denied", http.StatusForbidden)
+							return
+						}
+					}
+					next.ServeHTTP(rw, r)
+				})
+			}})
+			trouble := func() router.Trouble {
+				time.Sleep(2 * time.Second) // in which an older answer may be shown
+				for _, tr := range w.App.Status(nil).Troubles {
+					if tr.Cause == router.CauseWarmFails || tr.Cause == router.CauseWarmNoRoom {
+						return tr
+					}
+				}
+				return router.Trouble{}
+			}
+			if tt.run != nil {
+				w.Run = tt.run(w)
+			}
+			refuses.Store(tt.refuse)
+			w.Start(func(c *server.Config) { c.Tick = time.Second })
+			time.Sleep(20 * time.Minute)
+			if n := int(asked.Load()); n < tt.least || n > tt.most {
+				t.Errorf("%d were asked for in 20 minutes, want %d to %d", n, tt.least, tt.most)
+			}
+			tr := trouble()
+			if tr.Cause != tt.cause || !strings.HasPrefix(tr.What, tt.what) || !strings.Contains(tr.Said, tt.said) || !strings.Contains(tr.Fix, tt.do) || len(tr.Rules) != 1 || tr.Rules[0] != "linux" {
+				t.Errorf("the trouble is %+v", tr)
+			}
+			shows(t, w.App, `switchyard_trouble{cause="`+string(tt.cause)+`",repository="",rule="linux"} 1`)
+			w.Run = nil
+			refuses.Store(false)
+			mended := cmp.Or(tt.mended, tt.rules)
+			if tt.mended != "" {
+				w.App.Reload(routertest.Parse(t, machine+mended), router.RulesVersion{Hash: "mended"})
+			}
+			time.Sleep(longestPause)
+			awaitWarm(w, 1+strings.Count(mended, "idle: 2"))
+			time.Sleep(2 * time.Minute)
+			if tr := trouble(); tr.Cause != "" {
+				t.Errorf("when all wait the trouble is still %+v", tr)
+			}
+		})
+	}
+}
+
+// Whom it is not the leader's turn to serve sees the same.
+func TestAllReplicasShowWarmRunnersThatFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, warmRule)
+		o := &others{joined: make(chan router.Member, 1), told: make(chan string, 100)}
+		w.Start(func(c *server.Config) { c.Replicas, c.Name = o, "this" })
+		m := <-o.joined
+		m.Seen([]router.Replica{{Name: "this", Self: true}, {Name: "other", Leads: true, Leading: &router.Leading{Epoch: 3, Warm: []router.WarmTrouble{{Rule: "linux", Since: time.Now(), Why: "its image is gone"}}}}})
+		time.Sleep(2 * time.Second)
+		if s := w.App.Status(nil); !slices.ContainsFunc(s.Troubles, func(t router.Trouble) bool {
+			return t.Cause == router.CauseWarmFails && strings.Contains(t.Said, "its image is gone")
+		}) {
+			t.Errorf("the status is %+v", s)
+		}
+	})
 }
 
 // A job that waits for a node which warm runners hold has it within 2 s; those on other nodes stay.

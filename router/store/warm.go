@@ -72,7 +72,7 @@ UPDATE warm SET placed_at = ?2, node = ?3, reason = iif(state = 'starting', 'it 
 WHERE id = ?1 AND placed_at = 0 AND ` + warmWaits
 
 	warmUnplacedSQL = `
-UPDATE warm SET state = 'stopped', reason = 'no node is free for it', ended_at = ?2 WHERE id = ?1 AND placed_at = 0 AND ` + warmWaits
+UPDATE warm SET state = 'stopped', reason = '` + router.WarmNoNode + `', ended_at = ?2 WHERE id = ?1 AND placed_at = 0 AND ` + warmWaits
 
 	// One that has come to the claim is there; of the others the oldest is there first.
 	takeableSQL = `

@@ -4,6 +4,7 @@
 package warm
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -23,7 +24,9 @@ import (
 const (
 	startsAtOnce = 4                // of one pass, for each kind
 	patience     = 30 * time.Minute // for one with a node to come to the claim
-	firstPause   = 10 * time.Second // before another is started of a kind whose last one came to nothing; doubled each time
+	steady       = time.Minute      // at the claim, after which one that ends has not failed
+	tellAfter    = 3                // failures in a row, which are a trouble
+	firstPause   = 10 * time.Second // before another is started of a kind whose last one failed; doubled each time
 	longestPause = 10 * time.Minute
 	roomPause    = time.Minute // before another is started in the place of one that made room for a job
 	nodesEvery   = 10 * time.Second
@@ -76,8 +79,10 @@ type Keeper struct {
 	looked time.Time // at the nodes, likewise
 	asked  time.Time // whether any has ended, likewise
 
-	mu    sync.Mutex
-	pause map[kind]pause
+	mu       sync.Mutex
+	pause    map[kind]pause
+	meant    map[string]bool      // stopped runners, by ID, that are not wanted any more: they have not failed
+	unusable []router.WarmTrouble // of rules that no runner can be started for
 }
 
 // A kind is what warm runners have in common that are started for the same jobs.
@@ -86,7 +91,16 @@ type kind struct{ rule, fit string }
 // A pause is until when no more runners of a kind are started.
 type pause struct {
 	until    time.Time
-	failures int // in a row
+	failures int       // in a row: how often one failed, or several that were started together
+	since    time.Time // when the first did
+	at       time.Time // when the last did
+	last     failure
+}
+
+// A failure is how a runner came to nothing.
+type failure struct {
+	why, fix string
+	noRoom   bool // the nodes that could run it are busy
 }
 
 // A want is how many runners of a kind there are to be.
@@ -97,14 +111,22 @@ type want struct {
 
 // New returns a Keeper whose exported fields are those of k.
 func New(k *Keeper) *Keeper {
-	k.pause = map[kind]pause{}
+	k.forget()
 	return k
+}
+
+// forget forgets what went wrong, when this process does not lead any more.
+func (k *Keeper) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pause, k.meant, k.unusable = map[kind]pause{}, map[string]bool{}, nil
 }
 
 // Run keeps warm runners until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
 	tick := time.NewTicker(k.Tick)
 	defer tick.Stop()
+	defer k.forget()
 	for {
 		if err := k.pass(ctx); err != nil && ctx.Err() == nil {
 			k.Log.Throttled(slog.LevelWarn, "", "cannot keep warm runners; it will be retried", "err", err, "fix", router.StoreFix(err))
@@ -129,16 +151,18 @@ func (k *Keeper) pass(ctx context.Context) error {
 	wants, order := k.wants()
 	of := map[string]int{} // live ones, by rule
 	for _, w := range all {
-		if w.State == router.WarmStopped { // by an event, or before this process led
-			if k.end(ctx, w) {
-				k.failed(kind{w.Rule, w.Fit}, w.ReadyAt.IsZero())
+		kd := kind{w.Rule, w.Fit}
+		one := wants[kd]
+		if w.State == router.WarmStopped { // by an event, before this process led, or Nomad did not stop it before
+			f, failed := k.failureOf(ctx, w, one) // Nomad says it only as long as its job is there
+			if k.end(ctx, w) && failed {
+				k.failed(kd, f)
 			}
 			continue
 		}
-		if !w.ReadyAt.IsZero() {
-			k.succeeded(kind{w.Rule, w.Fit})
+		if !w.ReadyAt.IsZero() && k.Now().Sub(w.ReadyAt) >= steady {
+			k.succeeded(kd, w.ReadyAt)
 		}
-		one := wants[kind{w.Rule, w.Fit}]
 		switch {
 		case !w.Registered: // whoever asked Nomad for it has ended, or failed
 			err = k.stop(ctx, w, true, "Nomad did not say that it has it")
@@ -147,8 +171,9 @@ func (k *Keeper) pass(ctx context.Context) error {
 		case one.Idle == 0:
 			err = k.stop(ctx, w, false, "its rule keeps none at this time")
 		case w.State == router.WarmStarting && !w.PlacedAt.IsZero() && k.Now().Sub(w.PlacedAt) > patience:
-			k.failed(kind{w.Rule, w.Fit}, true)
-			err = k.stop(ctx, w, false, fmt.Sprintf("it has had a node for %s without coming to the claim: does its jobspec wait there?", rules.Duration(patience)))
+			why := fmt.Sprintf("it has had a node for %s without coming to the claim", rules.Duration(patience))
+			k.failed(kd, failure{why: why, fix: "have its jobspec wait at the claim as docker-linux does, and check that its nodes reach --public-url"})
+			err = k.stop(ctx, w, false, why+": does its jobspec wait there?")
 		default:
 			one.have = append(one.have, w)
 			of[w.Rule]++
@@ -168,7 +193,46 @@ func (k *Keeper) pass(ctx context.Context) error {
 			return err
 		}
 	}
+	k.settle(wants)
 	return nil
+}
+
+// settle forgets the failures of kinds that are not wanted, or of which all that are wanted wait.
+func (k *Keeper) settle(wants map[kind]*want) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for kd, p := range k.pause {
+		one := wants[kd]
+		if one == nil || one.Idle == 0 || p.failures > 0 && len(one.have) >= one.Idle && !slices.ContainsFunc(one.have, func(w router.WarmRunner) bool {
+			return w.ReadyAt.IsZero() || k.Now().Sub(w.ReadyAt) < steady
+		}) {
+			delete(k.pause, kd)
+		}
+	}
+}
+
+// Troubles returns the rules whose warm runners keep failing, or cannot be started, by name. There
+// are none while this process does not lead.
+func (k *Keeper) Troubles() []router.WarmTrouble {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	list := slices.Clone(k.unusable)
+	for kd, p := range k.pause {
+		if p.failures >= tellAfter {
+			list = append(list, router.WarmTrouble{Rule: kd.rule, Since: p.since, Why: router.Shorten(p.last.why, router.MaxText), Fix: p.last.fix, NoRoom: p.last.noRoom})
+		}
+	}
+	slices.SortFunc(list, func(a, b router.WarmTrouble) int {
+		return cmp.Or(strings.Compare(a.Rule, b.Rule), a.Since.Compare(b.Since), strings.Compare(a.Why, b.Why))
+	})
+	return list
+}
+
+// Took notes that a job took a runner.
+func (k *Keeper) Took(w router.WarmRunner) {
+	if !w.ReadyAt.IsZero() {
+		k.succeeded(kind{w.Rule, w.Fit}, k.Now())
+	}
 }
 
 // wants returns what there is to be, by kind, and in the order of the rules.
@@ -177,16 +241,18 @@ func (k *Keeper) wants() (map[kind]*want, []kind) {
 	if k.planOf != set {
 		k.plan, k.planOf = set.WarmPlan(), set
 	}
-	wants, order := map[kind]*want{}, []kind(nil)
+	wants, order, unusable := map[kind]*want{}, []kind(nil), []router.WarmTrouble(nil)
 	for _, w := range k.plan.At(k.Now()) {
 		k.Metrics.Warm(w.Rule)
 		if w.Why != "" {
+			unusable = append(unusable, router.WarmTrouble{Rule: w.Rule, Why: w.Why, Fix: "correct the labels of warm, or leave warm out of the rule"})
 			continue
 		}
 		jobspec, ok := k.Nomad.Waits(w.Placement)
 		if !ok {
-			k.Log.Throttled(slog.LevelError, w.Rule, "a rule keeps warm runners, and its jobspec does not wait at the claim", "rule", w.Rule, "jobspec", w.Placement.Jobspec,
-				"fix", "have it wait as docker-linux does, or remove warm from the rule")
+			const fix = "have it wait as docker-linux does, or leave warm out of the rule"
+			k.Log.Throttled(slog.LevelError, w.Rule, "a rule keeps warm runners, and its jobspec does not wait at the claim", "rule", w.Rule, "jobspec", w.Placement.Jobspec, "fix", fix)
+			unusable = append(unusable, router.WarmTrouble{Rule: w.Rule, Why: "its jobspec " + w.Placement.Jobspec + " does not wait at the claim for a job", Fix: fix})
 			continue
 		}
 		kd := kind{w.Rule, router.WarmFit(w.Placement, jobspec)}
@@ -197,6 +263,17 @@ func (k *Keeper) wants() (map[kind]*want, []kind) {
 			wants[kd].Warm = w
 		}
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range unusable {
+		unusable[i].Since = k.Now()
+		for _, before := range k.unusable {
+			if before.Rule == unusable[i].Rule {
+				unusable[i].Since = before.Since
+			}
+		}
+	}
+	k.unusable = unusable
 	return wants, order
 }
 
@@ -238,7 +315,7 @@ func (k *Keeper) start(ctx context.Context, kd kind, w *want) error {
 	defer cancel()
 	at, err := k.Nomad.Home(within, w.Placement)
 	if err != nil {
-		k.failed(kd, true)
+		k.failed(kd, refused(err))
 		log.Throttled(slog.LevelWarn, kd.rule, "a warm runner could not be started; it will be retried", "err", err)
 		return nil
 	}
@@ -256,12 +333,9 @@ func (k *Keeper) start(ctx context.Context, kd kind, w *want) error {
 		return nil // whoever leads next stops it
 	}
 	if err != nil {
-		k.failed(kd, true)
-		fix := ""
-		if f, ok := errors.AsType[*router.FixError](err); ok {
-			fix = f.Fix
-		}
-		log.Throttled(slog.LevelWarn, kd.rule, "a warm runner could not be started; it will be retried", "err", err, "fix", fix)
+		f := refused(err)
+		k.failed(kd, f)
+		log.Throttled(slog.LevelWarn, kd.rule, "a warm runner could not be started; it will be retried", "err", err, "fix", f.fix)
 		return k.stop(ctx, one, true, fmt.Sprintf("Nomad could not take it: %v", err))
 	}
 	log.Info("warm runner started", "nomad_job", one.ID)
@@ -279,6 +353,9 @@ func (k *Keeper) stop(ctx context.Context, w router.WarmRunner, gone bool, reaso
 	}
 	k.Log.Info("warm runner stopped", "rule", w.Rule, "nomad_job", w.ID, "reason", reason)
 	k.Stopped()
+	k.mu.Lock()
+	k.meant[w.ID] = true
+	k.mu.Unlock()
 	k.end(ctx, w)
 	return nil
 }
@@ -294,6 +371,9 @@ func (k *Keeper) end(ctx context.Context, w router.WarmRunner) bool {
 	}
 	if err == nil {
 		k.Metrics.WarmHeld(w.Rule, w.PlacedAt, w.EndedAt)
+		k.mu.Lock()
+		delete(k.meant, w.ID)
+		k.mu.Unlock()
 		return true
 	}
 	if ctx.Err() == nil {
@@ -324,16 +404,22 @@ func (k *Keeper) askEnds(ctx context.Context, wants map[kind]*want, of map[strin
 		}
 		within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 		defer cancel()
+		kd, reason := kind{w.Rule, w.Fit}, ""
 		if ended, err := k.Nomad.Ended(within, w.Runner()); err == nil && ended {
-			return true, k.stop(ctx, w, true, "its Nomad job ended before a job took it")
-		}
-		if w.PlacedAt.IsZero() {
+			reason = "its Nomad job ended before a job took it"
+		} else if w.PlacedAt.IsZero() {
 			if _, err := k.Nomad.Allocation(within, w.Runner()); errors.Is(err, router.ErrNotFound) {
-				k.failed(kind{w.Rule, w.Fit}, true)
-				return true, k.stop(ctx, w, true, "no node is free for it")
+				reason = router.WarmNoNode
 			}
 		}
-		return false, nil
+		if reason == "" {
+			return false, nil
+		}
+		w.Reason, w.EndedAt = reason, k.Now()
+		if f, failed := k.failureOf(ctx, w, wants[kd]); failed {
+			k.failed(kd, f)
+		}
+		return true, k.stop(ctx, w, true, reason)
 	})
 }
 
@@ -467,26 +553,74 @@ func (k *Keeper) wait(kd kind, d time.Duration) {
 func (k *Keeper) paused(kd kind) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.Now().Before(k.pause[kd].until)
+	left := k.pause[kd].until.Sub(k.Now())
+	return 0 < left && left <= longestPause // more: the clock was set back
 }
 
-// failed notes that a runner of a kind came to nothing, or ended while it waited.
-func (k *Keeper) failed(kd kind, early bool) {
-	if !early {
-		return
+// failureOf returns how a runner failed that has ended, or has no node, and whose Nomad job is still
+// there; ok is false if it did not: it was not wanted any more, or had waited for a while.
+func (k *Keeper) failureOf(ctx context.Context, w router.WarmRunner, one *want) (f failure, ok bool) {
+	k.mu.Lock()
+	meant := k.meant[w.ID]
+	k.mu.Unlock()
+	switch {
+	case meant || one == nil || !w.ReadyAt.IsZero() && w.EndedAt.Sub(w.ReadyAt) >= steady:
+		return f, false
+	case w.Reason != router.WarmNoNode:
+		return failure{why: w.Reason, fix: "correct the jobspec, its image or the node: nomad job status " + w.ID + " has more"}, true
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	p := k.pause[kd]
-	p.until = k.Now().Add(min(firstPause<<min(p.failures, 10), longestPause))
-	p.failures++
-	k.pause[kd] = p
+	f = failure{why: w.Reason, fix: "wait, add a node, or keep fewer: until then jobs get runners of their own", noRoom: true}
+	within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	u, err := k.Nomad.Unplaced(within, router.Job{Decision: &router.Decision{Outcome: rules.Routed, Rule: w.Rule, Placement: one.Placement}}, w.Runner())
+	switch {
+	case err != nil || u == nil || u.Pending: // it may be so, and no more is known
+	case u.Away:
+		f = failure{why: u.Text, fix: "bring the nodes back: nomad node status; nomad node eligibility -enable NODE"}
+	case u.Never:
+		f = failure{why: u.Text, fix: "ask for less, add a node that fits, or correct the rule or label"}
+	default:
+		f.why = "Nomad has no node for it: " + u.Text
+	}
+	return f, true
 }
 
-func (k *Keeper) succeeded(kd kind) {
+// refused returns the failure of a runner that Nomad did not take.
+func refused(err error) failure {
+	f := failure{why: fmt.Sprintf("Nomad could not take it: %v", err), fix: "do what Nomad says; it is tried again by itself"}
+	if known, ok := errors.AsType[*router.FixError](err); ok {
+		f.why, f.fix = fmt.Sprintf("Nomad could not take it: %v", known.Err), known.Fix
+	}
+	return f
+}
+
+// failed notes that a runner of a kind failed. Those that were started together fail once.
+func (k *Keeper) failed(kd kind, f failure) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if p, ok := k.pause[kd]; ok && p.failures > 0 && !k.Now().Before(p.until) {
+	p, now := k.pause[kd], k.Now()
+	p.at, p.last = now, f
+	if p.failures == 0 || !now.Before(p.until) {
+		if p.failures == 0 {
+			p.since = now
+		}
+		if until := now.Add(min(firstPause<<min(p.failures, 10), longestPause)); until.After(p.until) {
+			p.until = until
+		}
+		p.failures++
+	}
+	k.pause[kd] = p
+	if p.failures >= tellAfter {
+		k.Log.Throttled(slog.LevelWarn, kd.rule, "warm runners of a rule keep failing; they are started less and less often", "rule", kd.rule, "reason", f.why, "fix", f.fix)
+	}
+}
+
+// succeeded notes that a runner of a kind came to the claim at a time, and has waited there for a
+// while or got a job.
+func (k *Keeper) succeeded(kd kind, at time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p, ok := k.pause[kd]; ok && p.failures > 0 && at.After(p.at) {
 		delete(k.pause, kd)
 	}
 }

@@ -298,7 +298,7 @@ func benchmarkPages(b *testing.B, n int) {
 		Store: c.Database.(health.Store), Metrics: telemetry.NewMetrics(), Now: time.Now,
 		Rules: (&app{}).RulesStatus, FirstSync: func() bool { return false }, Silent: func() (time.Duration, string) { return 0, "" },
 		NotEvaluating: func() time.Duration { return 0 }, Lost: func() (int, time.Time) { return 0, time.Time{} }, Polls: func() []router.Polling { return nil },
-		Overflows: func() []router.OverflowStatus { return nil }, Replicas: func(time.Time) []router.Trouble { return nil },
+		Overflows: func() []router.OverflowStatus { return nil }, Warm: func() []router.WarmTrouble { return nil }, Replicas: func(time.Time) []router.Trouble { return nil },
 	}, "started")}
 	rulebook, source := newBook(), []byte(goodRules)
 	for i := range 1000 {
