@@ -216,7 +216,7 @@ func (b *tab) fill(selector, text string) {
 func consolePages(job int64) []string {
 	return []string{
 		"/", "/jobs", fmt.Sprintf("/jobs/%d", job), "/runners", "/labels", "/playground",
-		"/playground?labels=self-hosted%2Clinux%2Cgpu&repo=acme%2Fml", "/rules", "/rules/versions", "/rules/versions/1", "/fleet", "/usage?by=label", "/audit",
+		"/playground?labels=self-hosted%2Clinux%2Cgpu&repo=acme%2Fml", "/rules", "/rules/versions", "/rules/versions/1", "/fleet", "/usage?by=label", "/whatif", "/audit",
 	}
 }
 

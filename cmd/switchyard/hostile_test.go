@@ -142,13 +142,13 @@ func TestStrangersStringsAreText(t *testing.T) {
 	}
 	impact := post("/rules", "application/x-www-form-urlencoded", url.Values{"do": {"impact"}, "days": {"1"}, "name": {"rules.yaml"}, "source": {draft}}.Encode())
 
-	pages := []string{"/rules/versions", "/rules/versions/1", "/rules/versions/" + url.PathEscape(strangers), "/", "/jobs", "/runners", "/labels", "/playground", "/rules", "/fleet", "/usage?by=workflow", "/audit"}
+	pages := []string{"/rules/versions", "/rules/versions/1", "/rules/versions/" + url.PathEscape(strangers), "/", "/jobs", "/runners", "/labels", "/playground", "/rules", "/fleet", "/usage?by=workflow", "/whatif", "/audit"}
 	for _, id := range ids {
 		pages = append(pages, fmt.Sprintf("/jobs/%d", id))
 	}
 	for _, s := range []string{strangers, long[:900], long} {
 		q := url.QueryEscape(s)
-		pages = append(pages, "/jobs?label="+q, "/jobs?repo="+q, "/jobs?rule="+q, "/jobs?state="+q, "/labels?q="+q, "/fleet?rule="+q, "/runners?state="+q, "/runners?cursor="+q,
+		pages = append(pages, "/jobs?label="+q, "/jobs?repo="+q, "/jobs?rule="+q, "/jobs?state="+q, "/labels?q="+q, "/whatif?percent="+q, "/whatif?days="+q, "/fleet?rule="+q, "/runners?state="+q, "/runners?cursor="+q,
 			"/playground?repo=acme/web&labels=self-hosted,linux,"+q, "/playground?repo="+q+"&labels=linux", "/playground?repo=acme/web&labels=linux&visibility="+q+"&branch="+q+"&sender="+q+"&host="+q, "/"+url.PathEscape(s))
 	}
 	shown := 0
