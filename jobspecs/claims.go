@@ -58,8 +58,8 @@ func usesText(s, name string) bool {
 	return false
 }
 
-// usesHCL is uses for a jobspec that Nomad has not read.
-func usesHCL(src []byte, name string) bool {
+// textHCL returns a jobspec that Nomad has not read without its comments, for usesText.
+func textHCL(src []byte) string {
 	tokens, _ := hclsyntax.LexConfig(src, "", hcl.InitialPos) // its faults are load's
 	var text strings.Builder
 	for _, t := range tokens {
@@ -69,5 +69,5 @@ func usesHCL(src []byte, name string) bool {
 		}
 		text.Write(t.Bytes)
 	}
-	return usesText(text.String(), name)
+	return text.String()
 }

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -68,10 +69,11 @@ type Set struct{ specs map[string]Jobspec }
 // {"Job": {…}}, or the job alone. Only the syntax is checked. The error joins all faults,
 // each as file:line:column: what is wrong.
 func Load(dir string) (*Set, error) {
-	s := &Set{specs: map[string]Jobspec{}}
-	if err := s.loadBuiltin(); err != nil {
+	specs, err := builtins()
+	if err != nil {
 		return nil, err
 	}
+	s := &Set{maps.Clone(specs)}
 	if dir == "" {
 		return s, nil
 	}
@@ -153,11 +155,13 @@ type parsedFile struct {
 	Job       json.RawMessage `json:"job"`
 }
 
-func (s *Set) loadBuiltin() error {
+// builtins returns the built-in jobspecs, by name.
+var builtins = sync.OnceValues(func() (map[string]Jobspec, error) {
 	entries, err := builtin.ReadDir(".")
 	if err != nil {
-		return err
+		return nil, err
 	}
+	specs := map[string]Jobspec{}
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), hclSuffix)
 		if !ok {
@@ -165,25 +169,25 @@ func (s *Set) loadBuiltin() error {
 		}
 		src, err := builtin.ReadFile(e.Name())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		spec := newJobspec(name, builtinPath+e.Name(), src)
 		spec.readHCL()
 		raw, err := builtin.ReadFile(name + parsedSuffix)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var parsed parsedFile
 		if err := json.Unmarshal(raw, &parsed); err != nil {
-			return fmt.Errorf("%s: %w", name+parsedSuffix, err)
+			return nil, fmt.Errorf("%s: %w", name+parsedSuffix, err)
 		}
 		if parsed.HCLSHA256 == spec.Hash { // else it is of other HCL, and a Nomad must parse this one
 			spec.Parsed = parsed.Job
 		}
-		s.specs[name] = spec
+		specs[name] = spec
 	}
-	return nil
-}
+	return specs, nil
+})
 
 func load(name, path string, isHCL bool) (Jobspec, error) {
 	src, err := read(path)
@@ -202,7 +206,8 @@ func load(name, path string, isHCL bool) (Jobspec, error) {
 
 // readHCL sets what the HCL does.
 func (s *Jobspec) readHCL() {
-	s.Claims, s.Waits, s.Verifies = usesHCL(s.Source, claimMeta), usesHCL(s.Source, warmMeta), usesHCL(s.Source, verifyMeta)
+	text := textHCL(s.Source)
+	s.Claims, s.Waits, s.Verifies = usesText(text, claimMeta), usesText(text, warmMeta), usesText(text, verifyMeta)
 }
 
 func newJobspec(name, path string, src []byte) Jobspec {
