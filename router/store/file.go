@@ -26,7 +26,7 @@ const (
 	checkClean   = 2 * time.Second
 	checkUnclean = 20 * time.Second
 
-	watchEvery = 500 * time.Millisecond // how often the file is compared with the one that was opened, beside each change
+	watchEvery = 1500 * time.Millisecond // how often the file is compared with the one that was opened, beside each change
 
 	maxFinding = 200 // bytes of SQLite's words for damage
 )
