@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 // network is where the routers of these tests listen, and what they call; httpClient asks on it.
 var (
 	network    testnet.Net
-	httpClient = &http.Client{Transport: &http.Transport{DialContext: network.Dial, DisableKeepAlives: true}}
+	httpClient = &http.Client{Transport: &http.Transport{DialContext: network.Dial, DisableKeepAlives: true, DisableCompression: true}}
 )
 
 // virtual runs a subtest on a clock of its own, which moves on when all it started waits.

@@ -189,7 +189,7 @@ func TestNoCrashLosesAJobOrStartsTwoRunners(t *testing.T) {
 					want = 2
 				}
 				eventually(t, fmt.Sprintf("Nomad has %d jobs", want), func() bool { return nomad.count() >= want })
-				time.Sleep(time.Second) // of virtual time, in which another would be started
+				time.Sleep(5 * time.Second) // of virtual time, in which another would be started
 				if got := nomad.count(); got != want {
 					t.Errorf("Nomad has %d jobs, want %d", got, want)
 				}

@@ -130,6 +130,7 @@ func TestAMatrixThatGitHubHandsOutAtOnceIsStartedQuickly(t *testing.T) {
 // GitHub says in no delivery that the jobs wait for an approval: it is asked before any of them
 // gets a runner, for all of them at once.
 func TestJobsBehindAnApprovalGetNoRunner(t *testing.T) {
+	const jobs = 40
 	for name, spec := range map[string]githubsim.JobSpec{
 		"their deliveries say so":             {Waiting: true},
 		"a later delivery says so":            {Waiting: true, Unsaid: true, SaidLater: true},
@@ -144,16 +145,16 @@ func TestJobsBehindAnApprovalGetNoRunner(t *testing.T) {
 				}
 				spec.Duration = time.Minute
 				before := c.GitHub.Traffic().Requests
-				ids := c.matrix(100, spec)
+				ids := c.matrix(jobs, spec)
 				time.Sleep(30 * time.Second)
 				if n := c.GitHub.Traffic().Requests - before; n > 10 && !spec.SaidLater {
-					t.Errorf("GitHub was asked %d times about 100 jobs", n)
+					t.Errorf("GitHub was asked %d times about %d jobs", n, jobs)
 				}
 				c.GitHub.SetFaults(githubsim.Faults{})
 				time.Sleep(time.Hour)
 				held, err := c.Store.FindJobs(t.Context(), router.JobFilter{States: []router.JobState{router.Held}, Limit: 200})
 				must(t, err)
-				if len(held) != 100 || len(c.Started()) != 0 {
+				if len(held) != jobs || len(c.Started()) != 0 {
 					t.Fatalf("%d jobs are held, and %v started", len(held), c.Started())
 				}
 				for _, j := range held {
@@ -165,8 +166,8 @@ func TestJobsBehindAnApprovalGetNoRunner(t *testing.T) {
 					must(t, c.GitHub.Approve(id))
 				}
 				c.served(ids)
-				if n := len(c.Started()); n != 100 {
-					t.Errorf("%d runners for 100 jobs", n)
+				if n := len(c.Started()); n != jobs {
+					t.Errorf("%d runners for %d jobs", n, jobs)
 				}
 			})
 		})

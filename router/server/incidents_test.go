@@ -27,6 +27,8 @@ import (
 	"switchyard/router/nomadsim"
 	"switchyard/router/routertest"
 	"switchyard/router/server"
+	"switchyard/router/store"
+	"switchyard/router/store/storetest"
 	"switchyard/router/web"
 	webapi "switchyard/router/web/api"
 	"switchyard/rules"
@@ -142,22 +144,56 @@ func incidents() []incident {
 	}
 }
 
-// open starts a shop whose jobs all run, with the same business on the days before.
-func openShop(t *testing.T) *shop {
-	s := &shop{db: &full{Store: openStore(t)}}
-	asks("linux")(t, s)
-	s.task.Store("")
-	var history sync.WaitGroup // at once, so that they share commits
+// history is a file with the jobs of eight days, in bubbles that all begin at the same time.
+var history struct {
+	sync.Mutex
+	file []byte // nil: not made yet
+}
+
+// openHistory opens a database with the same business as a shop's on the days before.
+func openHistory(t *testing.T) *store.Store {
+	t.Helper()
+	path := storetest.Name(t)
+	history.Lock()
+	defer history.Unlock()
+	if history.file != nil && !store.IsPostgres(path) {
+		must(t, os.WriteFile(path, history.file, 0o600))
+	}
+	st := storetest.Open(t, path)
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if history.file != nil && !store.IsPostgres(path) {
+		return st
+	}
+	var jobs sync.WaitGroup // at once, so that they share commits
 	for i := range 800 {
-		history.Go(func() {
+		jobs.Go(func() {
 			d := delivery(int64(1_000_100+i), "completed", "self-hosted", "linux")
 			d.ReceivedAt = time.Now().AddDate(0, 0, -1-i/100).Add(time.Duration(i%100) * jobEvery / 4)
-			if _, err := s.db.Receive(t.Context(), d); err != nil {
+			if _, err := st.Receive(t.Context(), d); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	history.Wait()
+	jobs.Wait()
+	if !store.IsPostgres(path) {
+		whole := filepath.Join(t.TempDir(), "history.db")
+		must(t, store.Backup(t.Context(), path, whole))
+		var err error
+		history.file, err = os.ReadFile(whole)
+		must(t, err)
+	}
+	return st
+}
+
+// openShop starts a shop whose jobs all run, with the same business on the days before.
+func openShop(t *testing.T) *shop {
+	s := &shop{db: &full{Store: openHistory(t)}}
+	asks("linux")(t, s)
+	s.task.Store("")
 	s.World = routertest.New(t, routertest.Config{
 		Rules: incidentRules, Network: &network, Store: s.db, Hub: githubsim.Config{FirstID: 1000},
 		Logger:  slog.New(slog.NewJSONHandler(io.MultiWriter(t.Output(), &s.log), nil)),
@@ -269,12 +305,24 @@ func TestEachIncidentIsNamed(t *testing.T) {
 	if err != nil {
 		t.Log("promtool is not here: the alerts are not evaluated")
 	}
+	dir := t.TempDir()
 	for _, in := range incidents() {
-		t.Run(in.name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { testIncident(t, in, promtool) }) })
+		t.Run(in.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testIncident(t, in, filepath.Join(dir, in.name+".test.yml")) })
+		})
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.test.yml"))
+	must(t, err)
+	if promtool == "" || len(files) == 0 {
+		return
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, append([]string{"test", "rules"}, files...)...).CombinedOutput(); err != nil {
+		t.Errorf("promtool test rules: %v\n%s", err, out)
 	}
 }
 
-func testIncident(t *testing.T, in incident, promtool string) {
+// testIncident writes a file in which promtool finds the alerts of the incident.
+func testIncident(t *testing.T, in incident, file string) {
 	s := openShop(t)
 	if list := s.status(t); len(list) > 0 {
 		t.Fatalf("before, something is wrong:%s", shown(list))
@@ -322,10 +370,7 @@ func testIncident(t *testing.T, in incident, promtool string) {
 	}
 	quiet := watch.now()
 	watch.stop()
-	if promtool == "" {
-		return
-	}
-	watch.check(t, promtool, map[string]any{
+	watch.write(t, file, map[string]any{
 		`count(ALERTS{alertstate="firing", alertname="` + in.alert + `"}) > bool 0`: fires,
 		`count(ALERTS{alertstate="firing"}) or vector(0)`:                           quiet,
 	}, map[time.Duration]int{fires: 1, quiet: 0})
@@ -448,8 +493,9 @@ func (w *scraper) stop() {
 	<-w.ended
 }
 
-// check has promtool evaluate expressions, each at a time, by the alerts and what was scraped.
-func (w *scraper) check(t *testing.T, promtool string, at map[string]any, want map[time.Duration]int) {
+// write writes a file by which promtool evaluates expressions, each at a time, by the alerts and
+// what was scraped.
+func (w *scraper) write(t *testing.T, file string, at map[string]any, want map[time.Duration]int) {
 	t.Helper()
 	rulesFile, err := filepath.Abs(filepath.Join(watching, "switchyard.rules.yml"))
 	must(t, err)
@@ -467,9 +513,5 @@ func (w *scraper) check(t *testing.T, promtool string, at map[string]any, want m
 		"tests": []any{map[string]any{"interval": scrapeEvery.String(), "input_series": input, "promql_expr_test": exprs}},
 	})
 	must(t, err)
-	path := filepath.Join(t.TempDir(), "incident.test.yml")
-	must(t, os.WriteFile(path, b, 0o600))
-	if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", path).CombinedOutput(); err != nil {
-		t.Errorf("promtool test rules: %v\n%s", err, out)
-	}
+	must(t, os.WriteFile(file, b, 0o600))
 }

@@ -345,7 +345,7 @@ func testAnotherRoutersRunnersAreLeftAlone(t *testing.T) {
 	other.Start(quick, func(c *server.Config) { c.Nomad = n })
 	probe := other.Queue("ubuntu-latest")
 	other.Await(probe, in(router.Ignored))
-	time.Sleep(100 * time.Millisecond) // some passes; that nothing happens is what is wanted
+	time.Sleep(3 * time.Second) // some passes; that nothing happens is what is wanted
 	if unknown, err := other.Store.UnknownRunners(t.Context(), []string{"gha-1001-1"}); err != nil || len(unknown) != 1 {
 		t.Errorf("the other router took up a runner: %v, %v", unknown, err)
 	}

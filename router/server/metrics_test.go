@@ -43,8 +43,8 @@ func scrape(t *testing.T, app *server.App) string {
 // shows scrapes until the metrics have all these lines.
 func shows(t *testing.T, app *server.App, lines ...string) string {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for {
+	pause, deadline := 20*time.Millisecond, time.Now().Add(time.Minute)
+	for ; ; pause = min(2*pause, time.Second) {
 		text, lack := scrape(t, app), ""
 		for _, line := range lines {
 			if !strings.Contains("\n"+text, "\n"+line) {
@@ -57,7 +57,7 @@ func shows(t *testing.T, app *server.App, lines ...string) string {
 		if time.Now().After(deadline) {
 			t.Fatalf("the metrics lack %s:\n%s", lack, text)
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 

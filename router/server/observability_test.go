@@ -29,6 +29,12 @@ const watching = "../observability"
 // metricNames are the families that a router shows, with the labels of each.
 func metricNames(t *testing.T) map[string]map[string]bool {
 	t.Helper()
+	names := map[string]map[string]bool{}
+	virtual(t, "metrics", func(t *testing.T) { addMetricNames(t, names) })
+	return names
+}
+
+func addMetricNames(t *testing.T, names map[string]map[string]bool) {
 	w := newWorld(t, `
 rules:
   - { name: linux, if: has("linux"), jobspec: docker-linux, overflow: { after: 10m, variable: RUNNER, to: '"hosted"', back: '"linux"' }, warm: { idle: 1 } }
@@ -42,7 +48,6 @@ rules:
 	w.Queue("self-hosted") // only now, or the runner would take it
 	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`, `switchyard_trouble{`, `switchyard_demand_devices{`, `switchyard_poll_pending{`, `switchyard_overflow_changes_total{`, `switchyard_overflow_variables{`, `switchyard_runner_version_days_left{`,
 		`switchyard_warm_runners{rule="linux",state="ready"} 1`, `switchyard_warm_jobs_total{`, `switchyard_warm_held_seconds_total{`)
-	names := map[string]map[string]bool{}
 	for s := range series(text) {
 		name, labels, _ := strings.Cut(s, "{")
 		if names[name] == nil {
@@ -52,7 +57,6 @@ rules:
 			names[name][m[1]] = true
 		}
 	}
-	return names
 }
 
 var (

@@ -133,7 +133,7 @@ func (w *overflowWorld) audits() (all []string) {
 func TestNewJobsRunElsewhereWhileARulesJobsWaitTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newOverflowWorld(t)
-		w.Start(slowly)
+		w.Start(hourly)
 		w.fill("web", 20*time.Minute)
 		w.holds("web", ours, 9*time.Minute)
 		w.await("web", hosted, 2*time.Minute)
@@ -188,7 +188,7 @@ func TestNewJobsRunElsewhereWhileTheFleetIsAway(t *testing.T) {
 	} {
 		virtual(t, name, func(t *testing.T) {
 			w := newOverflowWorld(t)
-			w.Start(slowly)
+			w.Start(hourly)
 			tt.away(w)
 			waits := w.run("web", time.Second)
 			w.await("web", hosted, 3*time.Minute)
@@ -209,7 +209,7 @@ func TestAJobThatNoNodeFitsDoesNotOverflow(t *testing.T) {
 		w := newOverflowWorld(t, func(c *routertest.Config) {
 			c.Rules = strings.Replace(c.Rules, "linux: {}", "linux: {}, moon: { constraints: ['${meta.moon} is_set'] }", 1)
 		})
-		w.Start(slowly)
+		w.Start(hourly)
 		w.Await(w.run("web", 2*time.Hour), in(router.Running))
 		w.Await(w.Queue("self-hosted", "linux", "moon"), func(j router.Job) bool { return j.Cause == router.CauseNoNodeFits })
 		w.holds("web", ours, time.Hour)
@@ -221,7 +221,7 @@ func TestAVariableThatSomebodyChangesIsTheirs(t *testing.T) {
 	for name, theirs := range map[string]string{"to something else": `"large-runner"`, "back": ours, "to what is no JSON": "x\x1b[2J" + strings.Repeat("y", 10_000)} {
 		virtual(t, name, func(t *testing.T) {
 			w := newOverflowWorld(t)
-			w.Start(slowly)
+			w.Start(hourly)
 			w.fill("web", 40*time.Minute)
 			w.await("web", hosted, 12*time.Minute)
 			w.GitHub.SetVariable("acme", "", "LINUX_RUNNER", theirs)
@@ -249,7 +249,7 @@ func TestAVariableThatIsNotBackIsNotSet(t *testing.T) {
 	} {
 		virtual(t, name, func(t *testing.T) {
 			w := newOverflowWorld(t)
-			w.Start(slowly)
+			w.Start(hourly)
 			w.fill("web", 30*time.Minute)
 			w.GitHub.SetVariable("acme", "", "LINUX_RUNNER", tt.value)
 			time.Sleep(11 * time.Minute)
@@ -272,7 +272,7 @@ func TestAVariableThatIsNotBackIsNotSet(t *testing.T) {
 func TestAVariableThatIsMissingIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newOverflowWorld(t)
-		w.Start(slowly)
+		w.Start(hourly)
 		w.fill("web", 40*time.Minute)
 		w.GitHub.RemoveVariable("acme", "", "LINUX_RUNNER")
 		time.Sleep(12 * time.Minute)
@@ -301,7 +301,7 @@ func TestTheVariableIsTheOneThatWorkflowsRead(t *testing.T) {
 				c.Rules = strings.Replace(c.Rules, "{ after: 10m", "{ after: 10m"+scope, 1)
 			})
 			w.GitHub.SetVariable("acme", "web", "linux_runner", ours)
-			w.Start(slowly)
+			w.Start(hourly)
 			w.fill("web", 30*time.Minute)
 			time.Sleep(12 * time.Minute)
 			if web, api := w.value("web"), w.value("api"); web != want.web || api != want.api {
@@ -322,7 +322,7 @@ func TestTheVariableIsTheOneThatWorkflowsRead(t *testing.T) {
 func TestAnOrganizationsVariableIsSetOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newOverflowWorld(t)
-		w.Start(slowly)
+		w.Start(hourly)
 		w.fill("web", 30*time.Minute)
 		for i := range 30 {
 			w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: fmt.Sprint("lib-", i), Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Minute})
@@ -342,7 +342,7 @@ func TestAVariableThatNoRuleNamesIsSetBack(t *testing.T) {
 		virtual(t, name, func(t *testing.T) {
 			w := newOverflowWorld(t)
 			c := &crash{}
-			w.Start(slowly, c.overflow)
+			w.Start(hourly, c.overflow)
 			w.fill("web", 2*time.Hour)
 			w.await("web", hosted, 12*time.Minute)
 			without := routertest.Parse(t, machine+plainRule)
@@ -351,7 +351,7 @@ func TestAVariableThatNoRuleNamesIsSetBack(t *testing.T) {
 			} else {
 				w.kill(c)
 				w.Rules = without
-				w.Start(slowly)
+				w.Start(hourly)
 			}
 			w.await("web", ours, time.Minute)
 			if got := w.audits(); !strings.HasSuffix(got[len(got)-1], "set back to "+ours+": no rule in force sets it") {
@@ -407,7 +407,7 @@ func TestAKilledServerLeavesNoVariableSet(t *testing.T) {
 			virtual(t, fmt.Sprintf("step %d, after it: %v", step, after), func(t *testing.T) {
 				w := newOverflowWorld(t)
 				c := &crash{left: step, after: after}
-				w.Start(slowly, c.overflow)
+				w.Start(hourly, c.overflow)
 				waits := w.fill("web", 15*time.Minute)
 				for began := time.Now(); !c.gone() && time.Since(began) < 2*time.Hour; {
 					time.Sleep(5 * time.Second)
@@ -417,7 +417,7 @@ func TestAKilledServerLeavesNoVariableSet(t *testing.T) {
 				}
 				time.Sleep(time.Minute)
 				w.kill(c)
-				w.Start(slowly)
+				w.Start(hourly)
 				if j, err := w.Store.Job(t.Context(), waits); err == nil && j.State == router.Dispatched {
 					w.await("web", hosted, time.Minute)
 				}
@@ -441,14 +441,14 @@ func TestAKilledServerLeavesNoVariableSet(t *testing.T) {
 func TestACleanStopSetsAVariableBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newOverflowWorld(t)
-		w.Start(slowly)
+		w.Start(hourly)
 		w.fill("web", 2*time.Hour)
 		w.await("web", hosted, 12*time.Minute)
 		w.Stop()
 		if got := w.value("web"); got != ours {
 			t.Fatalf("after a stop the variable is %s", got)
 		}
-		w.Start(slowly)
+		w.Start(hourly)
 		w.await("web", hosted, time.Minute)
 		if rows, err := w.Store.Overflows(t.Context()); err != nil || len(rows) != 1 || rows[0].Calm != 5*time.Minute {
 			t.Errorf("a stop counts as having been set back for lack of need: %+v, %v", rows, err)
@@ -462,7 +462,7 @@ func TestACleanStopSetsAVariableBack(t *testing.T) {
 			t.Errorf("the stop took %s", took)
 		}
 		w.GitHub.SetFaults(githubsim.Faults{})
-		w.Start(slowly)
+		w.Start(hourly)
 		w.holds("web", hosted, 10*time.Minute) // as jobs still wait
 		w.await("web", ours, 5*time.Hour)
 	})
@@ -496,7 +496,7 @@ func TestAReplicaThatStopsLeavesAVariableToTheOthers(t *testing.T) {
 		virtual(t, name, func(t *testing.T) {
 			w := newOverflowWorld(t)
 			var gone atomic.Bool
-			w.Start(slowly, func(c *server.Config) {
+			w.Start(hourly, func(c *server.Config) {
 				c.Replicas, c.Name = leads{func() []router.Replica {
 					if gone.Load() {
 						return nil
@@ -511,7 +511,7 @@ func TestAReplicaThatStopsLeavesAVariableToTheOthers(t *testing.T) {
 			if got := w.value("web"); (got == ours) != alone {
 				t.Fatalf("after the stop the variable is %s", got)
 			}
-			w.Start(slowly) // as another leader
+			w.Start(hourly) // as another leader
 			w.await("web", hosted, time.Minute)
 			w.await("web", ours, time.Hour)
 		})
@@ -523,7 +523,7 @@ func TestALeaderThatNoLongerLeadsLeavesAVariableAsItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newOverflowWorld(t)
 		o := &others{joined: make(chan router.Member, 1), told: make(chan string, 1000)}
-		w.Start(slowly, func(c *server.Config) { c.Replicas, c.Name = o, "this" })
+		w.Start(hourly, func(c *server.Config) { c.Replicas, c.Name = o, "this" })
 		m := <-o.joined
 		term := func(do func()) {
 			ctx, end := context.WithCancel(t.Context())
@@ -553,7 +553,7 @@ func TestAllReplicasShowWhatOverflows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newOverflowWorld(t)
 		o := &others{joined: make(chan router.Member, 1), told: make(chan string, 100)}
-		w.Start(slowly, func(c *server.Config) { c.Replicas, c.Name = o, "this" })
+		w.Start(hourly, func(c *server.Config) { c.Replicas, c.Name = o, "this" })
 		m := <-o.joined
 		m.Seen([]router.Replica{{Name: "this", Self: true}, {Name: "other", Leads: true, Leading: &router.Leading{Epoch: 3, Overflows: []router.OverflowStatus{{
 			Overflow: router.Overflow{Variable: router.Variable{Owner: "acme", Name: "LINUX_RUNNER"}, Rule: "linux", To: hosted, State: router.OverflowSet, Why: "a job has waited for 10m"},
@@ -569,7 +569,7 @@ func TestAGitHubThatDoesNotSetAVariableIsAskedAgain(t *testing.T) {
 	for _, status := range []int{0, 403, 409, 422, 429, 500} { // 0: 500, HTML and 503 by turns, of which half are carried out
 		virtual(t, fmt.Sprint(status), func(t *testing.T) {
 			w := newOverflowWorld(t)
-			w.Start(slowly)
+			w.Start(hourly)
 			w.fill("web", 25*time.Minute)
 			fails := githubsim.Faults{ErrorRate: 1, Status: status, Path: "/actions/variables"}
 			w.GitHub.SetFaults(fails)
@@ -595,7 +595,7 @@ func TestAGitHubThatDoesNotSetAVariableIsAskedAgain(t *testing.T) {
 func TestAVariableDoesNotFlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newOverflowWorld(t)
-		w.Start(slowly)
+		w.Start(hourly)
 		changes, last, calm := 0, ours, []time.Duration{}
 		for began := time.Now(); time.Since(began) < 8*time.Hour; time.Sleep(time.Minute) {
 			v := w.value("web")

@@ -25,7 +25,7 @@ import (
 )
 
 var appKey = sync.OnceValue(func() *rsa.PrivateKey {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, err := rsa.GenerateKey(rand.Reader, 1024) // the least, as each request is signed with it
 	if err != nil {
 		panic(err)
 	}
@@ -52,7 +52,7 @@ func appWorld(t *testing.T, hub githubsim.Config) *routertest.World {
 func polls(all ...intake.Poll) func(*server.Config) {
 	return func(c *server.Config) {
 		c.Polls, c.Decode, c.Webhook = all, webhook.Decode, nil
-		c.Tick = 5 * time.Second // some tests last for days
+		c.Tick, c.Feedback = time.Minute, time.Hour // some tests last for days
 	}
 }
 

@@ -254,6 +254,6 @@ type slowLostStore struct{ Store }
 
 func (s slowLostStore) Lost(ctx context.Context, r router.Runner, at time.Time, cause router.Cause, reason string, now time.Time) (bool, error) {
 	lost, err := s.Store.Lost(ctx, r, at, cause, reason, now)
-	time.Sleep(time.Second)
+	time.Sleep(3 * time.Second) // some ticks
 	return lost, err
 }

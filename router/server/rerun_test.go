@@ -409,7 +409,7 @@ func TestAMissingPermissionForARerunIsNamed(t *testing.T) {
 		virtual(t, fmt.Sprint(status), func(t *testing.T) {
 			w := newWorld(t, rerunRules)
 			g := answers{asked: new(atomic.Int64), lost: new(atomic.Bool), never: new(atomic.Bool)}
-			w.Start(patiently, func(c *server.Config) { g.GitHub = c.GitHub; c.GitHub = g })
+			w.Start(patiently, func(c *server.Config) { g.GitHub = c.GitHub; c.GitHub, c.Feedback = g, time.Minute })
 			id := started(w, githubsim.JobSpec{})
 			w.GitHub.SetFaults(githubsim.Faults{ErrorRate: 1, Status: status, Path: "/rerun"})
 			must(t, loseNode(w, id))
