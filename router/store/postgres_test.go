@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -17,9 +18,15 @@ import (
 
 func TestPostgreSQLIsAStore(t *testing.T) {
 	t.Parallel()
-	postgrestest.URL(t) // skips
+	pool := postgrestest.NewPool(t, func(url string) error {
+		s, err := store.Open(context.Background(), url)
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	})
 	storetest.Run(t, func(t testing.TB) storetest.Store {
-		s, err := store.Open(t.Context(), postgrestest.URL(t))
+		s, err := store.Open(t.Context(), pool.URL(t))
 		must(t, err)
 		t.Cleanup(func() { must(t, s.Close()) })
 		return s

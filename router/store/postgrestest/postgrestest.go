@@ -131,23 +131,34 @@ func version(path string) int {
 	return n
 }
 
-// watch runs a cluster until its standard input ends, as it does when this process ends,
-// however that comes. For each line there it stops it, and starts it again if that says start.
-// It is a copy of the one in $2, if that is not empty. Members of guarded need a password. Its
+// initialize makes the data of a cluster, which it keeps until its standard input ends, as it
+// does when this process ends, however that comes. Members of guarded need a password. Its
 // durability is of no use here and costs seconds.
+const initialize = `
+trap 'rm -rf "$1"' EXIT
+trap exit HUP INT TERM
+"$0/initdb" -D "$1/data" -U postgres -A trust --no-sync --no-instructions >"$1/log" 2>&1 || exit 1
+sed -i '1i local all +guarded scram-sha-256' "$1/data/pg_hba.conf"
+echo ready
+read -r line
+`
+
+// watch runs a cluster with a copy of the data in $2, also until its standard input ends. For
+// each line there it stops it, and starts it again if that says start. It is a standby of the
+// one in $3, if that is not empty.
 const watch = `
 trap 'kill -QUIT $server; wait $server; rm -rf "$1"' EXIT
 trap exit HUP INT TERM
-if [ "$2" ]; then
-	"$0/pg_basebackup" -h "$2" -U postgres -D "$1/data" -R -c fast --no-sync >"$1/log" 2>&1 || exit 1
+if [ "$3" ]; then
+	"$0/pg_basebackup" -h "$3" -U postgres -D "$1/data" -R -c fast --no-sync >"$1/log" 2>&1 || exit 1
 else
-	"$0/initdb" -D "$1/data" -U postgres -A trust --no-sync --no-instructions >"$1/log" 2>&1 || exit 1
-	sed -i '1i local all +guarded scram-sha-256' "$1/data/pg_hba.conf"
+	cp -R "$2/data" "$1/data" || exit 1
+	chmod 700 "$1/data"
 fi
 serve() {
 	"$0/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=500 >"$1/log" 2>&1 &
 	server=$!
-	until grep -q 'ready to accept' "$1/log"; do kill -0 $server || exit 1; sleep 0.1; done
+	until grep -q 'ready to accept' "$1/log"; do kill -0 $server || exit 1; sleep 0.05; done
 	echo ready
 }
 serve "$1"
@@ -252,14 +263,32 @@ func (c *Cluster) StartAsStandby(t testing.TB) {
 }
 
 // start starts a cluster on a socket in a temporary folder, see watch.
-func start(bin, of string) (c *Cluster, err error) {
+func start(bin, of string) (*Cluster, error) {
+	initial.once.Do(func() { initial.cluster, initial.err = command(initialize, bin) })
+	if initial.err != nil {
+		return nil, initial.err
+	}
+	return command(watch, bin, initial.cluster.dir, of)
+}
+
+// initial is the data that each cluster of this process begins with: a copy costs a tenth of
+// making it.
+var initial struct {
+	once    sync.Once
+	cluster *Cluster // which does not run
+	err     error
+}
+
+// command runs a shell script of a cluster until it has said a word. Its arguments are the
+// folder of the binaries, that of the cluster, and more.
+func command(script, bin string, more ...string) (c *Cluster, err error) {
 	dir, err := os.MkdirTemp("", "postgrestest-") // short: the path of a socket has 107 bytes at most
 	if err != nil {
 		return nil, err
 	}
 	u := url.URL{Scheme: "postgres", User: url.User("postgres"), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}
 	c = &Cluster{URL: u.String(), dir: dir}
-	cmd := exec.Command("sh", "-c", watch, bin, dir, of)
+	cmd := exec.Command("sh", append([]string{"-c", script, bin, dir}, more...)...)
 	if err := unprivileged(cmd, dir); err != nil {
 		return nil, err
 	}
