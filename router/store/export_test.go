@@ -23,3 +23,6 @@ func (s *Store) LookAt(jobs int) {
 
 // ForgetDemand forgets what runners asked for.
 func (s *Store) ForgetDemand() { s.demands.one = nil }
+
+// CountUpTo has jobs be counted each time, unless there are more than these.
+func (s *Store) CountUpTo(jobs int) { s.counted.many = jobs }

@@ -174,13 +174,14 @@ func migratePostgres(ctx context.Context, db *sql.DB, conn *sql.Conn) error {
 	return nil
 }
 
-// checkPostgres refuses a database that is neither empty nor Switchyard's.
+// checkPostgres refuses a database that is neither empty nor Switchyard's. It does not ask
+// information_schema, which fails if a table of any schema is dropped meanwhile.
 func checkPostgres(ctx context.Context, conn *sql.Conn) error {
 	var encoding string
 	var tables, ours int
 	err := conn.QueryRowContext(ctx, `
-SELECT current_setting('server_encoding'), count(*), count(*) FILTER (WHERE table_name IN ('jobs', 'runners', 'deliveries'))
-FROM information_schema.tables WHERE table_schema = current_schema() AND table_name <> 'goose_db_version'`).Scan(&encoding, &tables, &ours)
+SELECT current_setting('server_encoding'), count(*), count(*) FILTER (WHERE relname IN ('jobs', 'runners', 'deliveries'))
+FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = current_schema() AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relname <> 'goose_db_version'`).Scan(&encoding, &tables, &ours)
 	switch {
 	case err != nil:
 		return err

@@ -101,8 +101,10 @@ const (
 	settledFor  = time.Minute
 )
 
-// counted keeps how many jobs are in each state. The zero value is ready.
+// counted keeps how many jobs are in each state.
 type counted struct {
+	many int // more jobs than this are not counted each time
+
 	mu     sync.Mutex
 	counts map[router.JobState]int
 	until  time.Time // until then those are shown that change no more, mostly
@@ -122,7 +124,7 @@ func (s *Store) Counts(ctx context.Context) (map[router.JobState]int, error) {
 		for _, n := range counts {
 			jobs += n
 		}
-		if jobs > countedJobs {
+		if jobs > c.many {
 			c.counts, c.until = counts, time.Now().Add(settledFor)
 		}
 		return maps.Clone(counts), nil

@@ -217,7 +217,7 @@ func newStore(path string) *Store {
 	d := &db{}
 	return &Store{
 		db: d, intakeStore: intakeStore{d}, dispatchStore: dispatchStore{db: d}, claimStore: claimStore{d}, runnerStore: runnerStore{d}, noticeStore: noticeStore{d}, rerunStore: rerunStore{d},
-		path: path, bound: checkClean, patience: lockPatience, sync: "FULL",
+		path: path, bound: checkClean, patience: lockPatience, sync: "FULL", counted: counted{many: countedJobs},
 	}
 }
 

@@ -150,11 +150,19 @@ type orderedJob struct {
 	came    time.Duration // after T0
 }
 
+// A oneCase is a test for what ends with a case of a property.
+type oneCase struct {
+	testing.TB
+	rt *rapid.T
+}
+
+func (c oneCase) Cleanup(f func()) { c.rt.Cleanup(f) }
+
 // order checks, for jobs of any urgencies, repositories and ages that come, end and are cancelled
 // in any order, who gets each place.
 func order(t *testing.T, open func(testing.TB) Store) {
 	rapid.Check(t, func(rt *rapid.T) {
-		f := &fixture{Store: open(t), t: t}
+		f := &fixture{Store: open(oneCase{t, rt}), t: t}
 		places := rapid.IntRange(1, 4).Draw(rt, "places")
 		byUrgency := rapid.Bool().Draw(rt, "by urgency")
 		decide := func(j orderedJob) *router.Decision {

@@ -60,6 +60,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"pruning", pruneTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
+			t.Parallel()
 			for _, tt := range group.tests {
 				t.Run(tt.name, func(t *testing.T) {
 					t.Parallel()
@@ -68,10 +69,17 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 			}
 		})
 	}
-	t.Run("places under a limit go to whom they are promised", func(t *testing.T) { order(t, open) })
-	t.Run("any order of a job's deliveries ends in the same state", func(t *testing.T) { anyOrder(t, open) })
-	t.Run("jobs that take each other's runners are all served, and no runner is left", func(t *testing.T) { thefts(t, open) })
-	t.Run("any order of two jobs' deliveries leaves neither without a runner", func(t *testing.T) { anyShuffle(t, open) })
+	for name, property := range map[string]func(*testing.T, func(testing.TB) Store){
+		"places under a limit go to whom they are promised":                         order,
+		"any order of a job's deliveries ends in the same state":                    anyOrder,
+		"jobs that take each other's runners are all served, and no runner is left": thefts,
+		"any order of two jobs' deliveries leaves neither without a runner":         anyShuffle,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			property(t, open)
+		})
+	}
 }
 
 type test struct {
