@@ -29,7 +29,7 @@ import (
 
 var (
 	chaosSeed = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: a new one")
-	chaosJobs = flag.Int("chaos.jobs", 150, "jobs of TestChaos; 5000 take minutes")
+	chaosJobs = flag.Int("chaos.jobs", 60, "jobs of TestChaos; 5000 take minutes")
 	chaosPoll = flag.Bool("chaos.poll", false, "deliveries are read from GitHub in place of being received")
 	chaosSlow = flag.Int("chaos.slow", 0, "show the timelines of this many jobs that waited longest")
 	chaosLog  = flag.Bool("chaos.log", false, "show the router's log")

@@ -258,6 +258,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	browser := newBrowser(t)
 
 	t.Run("each page with data", func(t *testing.T) {
+		t.Parallel()
 		y := newYard(t, yardConfig{})
 		job := y.busy()
 		wide, narrow := openTab(t, browser, y.console, chromedp.EmulateViewport(1280, 900), network.SetCacheDisabled(true)), openTab(t, browser, y.console, chromedp.EmulateViewport(390, 800))
@@ -282,6 +283,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("each page when there is nothing", func(t *testing.T) {
+		t.Parallel()
 		y := newYard(t, yardConfig{})
 		b := openTab(t, browser, y.console)
 		for _, path := range consolePages(1) {
@@ -301,6 +303,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("each page while the database and Nomad are away", func(t *testing.T) {
+		t.Parallel()
 		away, leave := context.WithCancel(t.Context())
 		y := newYard(t, yardConfig{front: func(nomad http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -336,6 +339,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("a page follows what happens", func(t *testing.T) {
+		t.Parallel()
 		y := newYard(t, yardConfig{})
 		b := openTab(t, browser, y.console)
 		b.open("/jobs")
@@ -348,6 +352,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("the playground answers as explain does", func(t *testing.T) {
+		t.Parallel()
 		y := newYard(t, yardConfig{})
 		b := openTab(t, browser, y.console)
 		b.open("/playground")
@@ -373,6 +378,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("rules: a fault at its line, apply, a conflict, and back", func(t *testing.T) {
+		t.Parallel()
 		y := newYard(t, yardConfig{})
 		y.busy()
 		b, other := openTab(t, browser, y.console), openTab(t, browser, y.console)
@@ -428,6 +434,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("a viewer changes nothing", func(t *testing.T) {
+		t.Parallel()
 		var acc atomic.Pointer[auth.Access]
 		acc.Store(&auth.Access{Tokens: []auth.Token{{Name: "vera", SHA256: sha256.Sum256([]byte("only a look")), Role: auth.Viewer}}})
 		y := newYard(t, yardConfig{access: func() (*auth.Access, error) { return acc.Load(), nil }})
@@ -484,6 +491,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("by keyboard alone", func(t *testing.T) {
+		t.Parallel()
 		y := newYard(t, yardConfig{})
 		y.busy()
 		b := openTab(t, browser, y.console)
@@ -514,6 +522,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("without scripts", func(t *testing.T) {
+		t.Parallel()
 		y := newYard(t, yardConfig{})
 		job := y.busy()
 		b := openTab(t, browser, y.console, emulation.SetScriptExecutionDisabled(true))
@@ -544,6 +553,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("a page says that it is old while the server does not answer", func(t *testing.T) {
+		t.Parallel()
 		y := newYard(t, yardConfig{})
 		to, err := url.Parse(y.console)
 		must(t, err)

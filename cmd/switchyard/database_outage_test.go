@@ -85,8 +85,8 @@ func (o *dbOutage) count() int {
 	return o.accepted
 }
 
-// stream delivers jobs until the function that it returns is called, and pauses where one is
-// refused. It returns when some were accepted.
+// stream delivers jobs until the function that it returns is called, with a pause after each,
+// and a longer one where it is refused. It returns when some were accepted.
 func (o *dbOutage) stream() (end func()) {
 	ctx, cancel := context.WithCancel(o.t.Context())
 	var all sync.WaitGroup
@@ -94,9 +94,11 @@ func (o *dbOutage) stream() (end func()) {
 	for range 16 {
 		all.Go(func() {
 			for ctx.Err() == nil {
+				pause := 20 * time.Millisecond
 				if !o.deliver(o.jobs.Add(1)) {
-					router.Pause(ctx, 100*time.Millisecond)
+					pause *= 5
 				}
+				router.Pause(ctx, pause)
 			}
 		})
 	}

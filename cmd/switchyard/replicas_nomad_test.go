@@ -45,6 +45,7 @@ func archived(t *testing.T, program string) []byte {
 // The jobspec for replicas on a real Nomad, but with raw_exec, as exec needs root: the leader
 // is killed while deliveries come.
 func TestTheJobOfReplicasSurvivesTheLossOfOne(t *testing.T) {
+	t.Parallel()
 	addr := nomadtest.Agent(t)
 	if addr == "" {
 		t.Skip("no nomad on PATH and no SWITCHYARD_NOMAD_ADDR")

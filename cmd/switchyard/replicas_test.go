@@ -352,7 +352,7 @@ func TestALeaderThatWasFrozenDoesNoHarm(t *testing.T) {
 }
 
 var (
-	replicaJobs = flag.Int("replicas.jobs", 100, "jobs of TestChaosOfReplicas; 5000 take minutes")
+	replicaJobs = flag.Int("replicas.jobs", 30, "jobs of TestChaosOfReplicas; 5000 take minutes")
 	replicaSeed = flag.Uint64("replicas.seed", 0, "its seed; 0: a new one")
 	replicaRate = flag.Int("replicas.rate", 5, "jobs a second")
 )
