@@ -32,6 +32,7 @@ type Leading struct {
 	SilentSince       time.Time        `json:"silent_since,omitzero"`        // since when Nomad has answered no request for a runner; zero: it answers
 	SilentRegion      string           `json:"silent_region,omitempty"`      // which region of Nomad that is; "": the client's own
 	NotEvaluatedSince time.Time        `json:"not_evaluated_since,omitzero"` // since when Nomad evaluates no jobs; zero: it does
+	NotEvaluated      string           `json:"not_evaluated,omitempty"`      // which region of Nomad that is; "": the client's own
 	Lost              int              `json:"lost,omitempty"`               // deliveries that the last sweep to find any found to have failed
 	LostAt            time.Time        `json:"lost_at,omitzero"`             // when it did
 	Polls             []Polling        `json:"polls,omitempty"`              // how deliveries are read, if they are

@@ -82,8 +82,9 @@ func AskedOf(p Placement, labels []string) *Asked {
 }
 
 // A NodeDemand is what runners that want a node or have one ask for together: those of equal
-// node pool, class and cause.
+// region, node pool, class and cause.
 type NodeDemand struct {
+	Region    string // of Nomad; "": that of Switchyard's client
 	NodePool  string // "": the jobspec's own
 	NodeClass string // that a constraint names; "": none
 	Cause     Cause  // why they have no node; CauseStarting: they have one

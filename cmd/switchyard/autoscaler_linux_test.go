@@ -93,7 +93,7 @@ func TestTheAutoscalerAddsAndRemovesNodes(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
-		return err == nil && strings.Contains(string(text), `switchyard_demand_runners{node_class="gpu",node_pool="ci",state="no_node_fits"} 4`)
+		return err == nil && strings.Contains(string(text), `switchyard_demand_runners{node_class="gpu",node_pool="ci",region="",state="no_node_fits"} 4`)
 	})
 
 	prometheus := freePort(t)

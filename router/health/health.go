@@ -84,7 +84,7 @@ type Config struct {
 	Rules         func() router.RulesStatus
 	FirstSync     func() bool                              // whether the first sync is under way
 	Silent        func() (d time.Duration, region string)  // for how long Nomad has answered no request for a runner in a region; 0: it answers
-	NotEvaluating func() time.Duration                     // for how long Nomad evaluates no jobs; 0: it does
+	NotEvaluating func() (d time.Duration, region string)  // for how long a region evaluates no jobs; 0: all do
 	Lost          func() (deliveries int, since time.Time) // that the last sweep to find any found to have failed, and when
 	Polls         func() []router.Polling                  // how deliveries are read from GitHub, if they are
 	Overflows     func() []router.OverflowStatus           // the variables by which jobs overflow

@@ -31,6 +31,8 @@ type fake struct {
 	disk      router.Disk
 	overflows []router.OverflowStatus
 	warm      []router.WarmTrouble
+	paused    time.Duration // for which region evaluates nothing
+	region    string
 	takes     atomic.Int64 // time.Duration: to answer
 }
 
@@ -74,7 +76,7 @@ func open(f *fake) *health.Health {
 	return health.New(health.Config{
 		Store: f, Metrics: f.metrics, Now: time.Now,
 		Rules: func() router.RulesStatus { return router.RulesStatus{} }, FirstSync: func() bool { return false },
-		Silent: func() (time.Duration, string) { return 0, "" }, NotEvaluating: func() time.Duration { return 0 },
+		Silent: func() (time.Duration, string) { return 0, "" }, NotEvaluating: func() (time.Duration, string) { return f.paused, f.region },
 		Lost:  func() (int, time.Time) { return 0, time.Time{} },
 		Polls: func() []router.Polling { return nil }, Overflows: func() []router.OverflowStatus { return f.overflows },
 		Warm:     func() []router.WarmTrouble { return f.warm },
@@ -499,6 +501,19 @@ func TestWarmRunnersThatFailAreNoAlarmIfTheNodesAreBusy(t *testing.T) {
 			}
 			if len(s.Troubles) > 0 && (!strings.HasPrefix(s.Troubles[0].What, tt.what) || s.Troubles[0].Fix != tt.fix || len(s.Troubles[0].Rules) > router.TroubleNames) {
 				t.Errorf("it says %+v", s.Troubles[0])
+			}
+		})
+	}
+}
+
+func TestARegionThatEvaluatesNothingIsNamed(t *testing.T) {
+	for region, want := range map[string]string{"": "Nomad accepts jobs but does not evaluate them", "tokyo": "Nomad's region tokyo accepts jobs but does not evaluate them"} {
+		synctest.Test(t, func(t *testing.T) {
+			h := open(&fake{paused: time.Minute, region: region})
+			s := h.Status(nil)
+			h.Wait()
+			if len(s.Troubles) != 1 || s.Troubles[0].Cause != router.CauseNotEvaluated || s.Troubles[0].What != want {
+				t.Errorf("of region %q it says %+v", region, s.Troubles)
 			}
 		})
 	}

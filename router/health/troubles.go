@@ -308,8 +308,12 @@ func (h *Health) sides(now time.Time, quiet bool) (all []router.Trouble) {
 	if n, since := h.config.Metrics.GitHub.Silent(); n > 0 && time.Since(since) >= router.SilentAfter {
 		add(router.CauseGitHubSilent, router.Critical, since, "GitHub "+router.SaysSilent(time.Since(since))+underWay(n), "", "see githubstatus.com, and any proxy on the way")
 	}
-	if d := h.config.NotEvaluating(); d > 0 {
-		add(router.CauseNotEvaluated, router.Critical, now.Add(-d), "Nomad accepts jobs but does not evaluate them", "", "check whether its evaluation broker is paused (nomad operator scheduler get-config), or its servers are too busy")
+	if d, region := h.config.NotEvaluating(); d > 0 {
+		who := "Nomad"
+		if region != "" {
+			who = "Nomad's region " + region
+		}
+		add(router.CauseNotEvaluated, router.Critical, now.Add(-d), who+" accepts jobs but does not evaluate them", "", "check whether its evaluation broker is paused (nomad operator scheduler get-config), or its servers are too busy")
 	}
 	r := h.config.Rules()
 	if refused := r.Refused(); refused != "" {

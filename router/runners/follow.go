@@ -365,7 +365,7 @@ func (f *follower) recordUnevaluated(ctx context.Context, list []router.Runner) 
 			f.r.Compare.At(f.r.Now()) // it was evaluated: a pass finds what was missed
 			continue
 		}
-		f.r.unevaluated.Store(time.Now().UnixNano())
+		f.r.notEvaluated(crowd[0].NomadAt.Region)
 		ids := make([]string, len(crowd))
 		for i := range crowd {
 			ids[i] = crowd[i].ID

@@ -145,8 +145,8 @@ type Runners struct {
 	reconciler *reconciler
 	adopter    *adopter
 
-	ended       chan router.LiveRunner // size maxEnded; received by endLoop
-	unevaluated atomic.Int64           // when Nomad was last seen not to evaluate runners, by this machine's clock, in Unix nanoseconds
+	ended       chan router.LiveRunner      // size maxEnded; received by endLoop
+	unevaluated atomic.Pointer[unevaluated] // when Nomad was last seen not to evaluate runners; nil: never
 
 	mu      sync.Mutex
 	started map[string]bool // runners that Nomad is being asked for; true: no job needs it any longer
@@ -213,12 +213,27 @@ func (rs *Runners) Recognize(ctx context.Context, r *router.Runner, at router.Ta
 	return rs.adopter.Recognize(ctx, r, at)
 }
 
-// NotEvaluating returns for how long Nomad has been seen not to evaluate runners; 0: it does.
-func (rs *Runners) NotEvaluating() time.Duration {
-	if at := rs.unevaluated.Load(); at != 0 {
-		if d := time.Since(time.Unix(0, at)); d < 2*unevaluatedAfter {
-			return max(d, 1)
-		}
+// An unevaluated is a region that was seen not to evaluate runners, by this machine's clock.
+type unevaluated struct {
+	region string
+	at     time.Time
+}
+
+// fresh reports whether it may be so still.
+func (u *unevaluated) fresh() bool { return u != nil && time.Since(u.at) < 2*unevaluatedAfter }
+
+// notEvaluated notes that a region does not evaluate runners. Of several, the client's own is shown.
+func (rs *Runners) notEvaluated(region string) {
+	if now := rs.unevaluated.Load(); region == "" || !now.fresh() || now.region != "" {
+		rs.unevaluated.Store(&unevaluated{region, time.Now()})
 	}
-	return 0
+}
+
+// NotEvaluating returns for how long a region of Nomad has been seen not to evaluate runners, and
+// which, "" for the client's own; 0: all do.
+func (rs *Runners) NotEvaluating() (d time.Duration, region string) {
+	if now := rs.unevaluated.Load(); now.fresh() {
+		return max(time.Since(now.at), 1), now.region
+	}
+	return 0, ""
 }

@@ -402,7 +402,7 @@ func TestTheAutoscalersQueriesAreOneNumber(t *testing.T) {
 				}
 			}
 		}
-		input := []any{map[string]any{"series": `switchyard_demand_runners{node_pool="",node_class="",state="placed"}`, "values": "0x10"}}
+		input := []any{map[string]any{"series": `switchyard_demand_runners{region="",node_pool="",node_class="",state="placed"}`, "values": "0x10"}}
 		if nodes == nil {
 			input = nil
 		}

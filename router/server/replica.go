@@ -272,8 +272,9 @@ func (a *App) facts() router.Replica {
 			return a.now().Add(-d).Truncate(time.Second)
 		}
 		silent, region := a.dispatcher.SilentFor()
+		paused, where := a.runners.NotEvaluating()
 		r.Leading = &router.Leading{
-			Epoch: epoch, SilentSince: since(silent), SilentRegion: region, NotEvaluatedSince: since(a.runners.NotEvaluating()),
+			Epoch: epoch, SilentSince: since(silent), SilentRegion: region, NotEvaluatedSince: since(paused), NotEvaluated: where,
 			Syncing: a.first.UnderWay(), Settling: a.first.Settling(),
 		}
 		r.Leading.Lost, r.Leading.LostAt = a.sweeper.Lost()
@@ -350,10 +351,10 @@ func (a *App) silent() (d time.Duration, region string) {
 	return a.dispatcher.SilentFor()
 }
 
-// notEvaluating returns for how long Nomad has evaluated no jobs of whoever leads.
-func (a *App) notEvaluating() time.Duration {
+// notEvaluating returns for how long a region of Nomad has evaluated no jobs of whoever leads, and which.
+func (a *App) notEvaluating() (d time.Duration, region string) {
 	if l := a.leading(); l != nil {
-		return a.ago(l.NotEvaluatedSince)
+		return a.ago(l.NotEvaluatedSince), l.NotEvaluated
 	}
 	return a.runners.NotEvaluating()
 }

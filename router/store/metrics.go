@@ -74,8 +74,8 @@ func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, er
 const (
 	// It reads the runners that may be alive, and no others. Those of equal fit ask for the same.
 	liveDemandSQL = `
-SELECT iif(r.fit = '', 'job ' || r.job_id, r.fit), ` + runnerCause + `, count(*), max(r.job_id)
-FROM runners r INDEXED BY runners_live WHERE r.ended_at = 0 AND r.state IN ('dispatched', 'claimed', 'online', 'busy') AND r.nomad_job <> '' GROUP BY 1, 2`
+SELECT iif(r.fit = '', 'job ' || r.job_id, r.fit), ` + runnerCause + `, r.region, count(*), max(r.job_id)
+FROM runners r INDEXED BY runners_live WHERE r.ended_at = 0 AND r.state IN ('dispatched', 'claimed', 'online', 'busy') AND r.nomad_job <> '' GROUP BY 1, 2, 3`
 
 	demandedSQL = `
 SELECT ` + jobColumns + ` FROM (SELECT value AS of FROM json_each(?1)) AS asked CROSS JOIN jobs ON id = CAST(asked.of AS BIGINT)`
@@ -92,13 +92,14 @@ func (s *Store) NodeDemand(ctx context.Context) ([]router.NodeDemand, error) {
 	type group struct {
 		fit     string
 		cause   router.Cause
+		region  string
 		runners int
 		job     int64
 	}
 	s.demands.mu.Lock()
 	defer s.demands.mu.Unlock()
 	groups, err := list(s.querier(ctx), "count what runners ask for", func(rows *sql.Rows, g *group) error {
-		return rows.Scan(&g.fit, &g.cause, &g.runners, &g.job)
+		return rows.Scan(&g.fit, &g.cause, &g.region, &g.runners, &g.job)
 	}, liveDemandSQL)
 	if err != nil {
 		return nil, err
@@ -117,8 +118,8 @@ func (s *Store) NodeDemand(ctx context.Context) ([]router.NodeDemand, error) {
 		return nil, fmt.Errorf("read what runners ask for: %w", err)
 	}
 	type key struct {
-		pool, class string
-		cause       router.Cause
+		region, pool, class string
+		cause               router.Cause
 	}
 	var all []router.NodeDemand
 	at := map[key]int{}
@@ -127,12 +128,12 @@ func (s *Store) NodeDemand(ctx context.Context) ([]router.NodeDemand, error) {
 		if !ok {
 			one = ofJob[g.job]
 		}
-		k := key{one.NodePool, one.NodeClass, g.cause}
+		k := key{g.region, one.NodePool, one.NodeClass, g.cause}
 		i, ok := at[k]
 		if !ok {
 			i = len(all)
 			at[k] = i
-			all = append(all, router.NodeDemand{NodePool: k.pool, NodeClass: k.class, Cause: k.cause})
+			all = append(all, router.NodeDemand{Region: k.region, NodePool: k.pool, NodeClass: k.class, Cause: k.cause})
 		}
 		all[i].Add(one, g.runners)
 	}

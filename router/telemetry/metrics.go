@@ -279,7 +279,7 @@ func NewDatabaseMetrics(store Counter, rules func() []string) prometheus.Collect
 	return &databaseMetrics{store: store, rules: rules}
 }
 
-var demandLabels = []string{"node_pool", "node_class", "state"}
+var demandLabels = []string{"region", "node_pool", "node_class", "state"}
 
 var (
 	jobsWaiting    = prometheus.NewDesc("switchyard_jobs_waiting", "Jobs that wait, by rule and by why. Each rule in force has no_node_free, be it 0.", []string{"rule", "reason"}, nil)
@@ -419,26 +419,28 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 }
 
 // showDemand shows what runners ask for. What the rules make of a stranger's text may be a class
-// or the name of a device, so there are only so many; a node pool is one that Nomad has. Without
+// or the name of a device, so there are only so many; a region and a node pool are ones that Nomad has. Without
 // any runner there is still a 0, by which a query tells that from a server which is down.
 func showDemand(gauge func(d *prometheus.Desc, v float64, labels ...string), demand []router.NodeDemand) {
-	type class struct{ pool, class string }
+	type class struct{ region, pool, class string }
 	type group struct {
 		class
 		state string
 	}
 	runners, devices := map[class]int64{}, map[string]int64{}
 	for _, d := range demand {
-		runners[class{d.NodePool, d.NodeClass}] += int64(d.Runners)
+		runners[class{d.Region, d.NodePool, d.NodeClass}] += int64(d.Runners)
 		for name, n := range d.Devices {
 			devices[name] += n
 		}
 	}
-	byClass := func(a, b class) int { return cmp.Or(cmp.Compare(a.pool, b.pool), cmp.Compare(a.class, b.class)) }
+	byClass := func(a, b class) int {
+		return cmp.Or(cmp.Compare(a.region, b.region), cmp.Compare(a.pool, b.pool), cmp.Compare(a.class, b.class))
+	}
 	classes, names := most(runners, maxClasses, byClass), most(devices, maxDevices, cmp.Compare[string])
 	sums := map[group]*router.NodeDemand{{state: statePlaced}: {}}
 	for _, d := range demand {
-		g := group{class{d.NodePool, d.NodeClass}, string(d.Cause.Label())}
+		g := group{class{d.Region, d.NodePool, d.NodeClass}, string(d.Cause.Label())}
 		if !classes[g.class] {
 			g.class.class = otherDemand
 		}
@@ -451,10 +453,10 @@ func showDemand(gauge func(d *prometheus.Desc, v float64, labels ...string), dem
 		sums[g].Add(d, 1)
 	}
 	for g, d := range sums {
-		gauge(demandRunners, float64(d.Runners), g.pool, g.class.class, g.state)
-		gauge(demandCores, float64(d.Cores), g.pool, g.class.class, g.state)
-		gauge(demandCPU, float64(d.CPU), g.pool, g.class.class, g.state)
-		gauge(demandMemory, float64(d.MemoryMB<<20), g.pool, g.class.class, g.state)
+		gauge(demandRunners, float64(d.Runners), g.region, g.pool, g.class.class, g.state)
+		gauge(demandCores, float64(d.Cores), g.region, g.pool, g.class.class, g.state)
+		gauge(demandCPU, float64(d.CPU), g.region, g.pool, g.class.class, g.state)
+		gauge(demandMemory, float64(d.MemoryMB<<20), g.region, g.pool, g.class.class, g.state)
 		named := map[string]int64{}
 		for name, n := range d.Devices {
 			if !names[name] {
@@ -463,7 +465,7 @@ func showDemand(gauge func(d *prometheus.Desc, v float64, labels ...string), dem
 			named[name] += n
 		}
 		for name, n := range named {
-			gauge(demandDevices, float64(n), name, g.pool, g.class.class, g.state)
+			gauge(demandDevices, float64(n), name, g.region, g.pool, g.class.class, g.state)
 		}
 	}
 }

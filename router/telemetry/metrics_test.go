@@ -91,7 +91,7 @@ func TestWhatRunnersAskForIsShown(t *testing.T) {
 		return gather(t, r, "switchyard_demand_")
 	}
 	none := map[string]float64{
-		"switchyard_demand_runners   placed": 0, "switchyard_demand_cores   placed": 0, "switchyard_demand_cpu_mhz   placed": 0, "switchyard_demand_memory_bytes   placed": 0,
+		"switchyard_demand_runners    placed": 0, "switchyard_demand_cores    placed": 0, "switchyard_demand_cpu_mhz    placed": 0, "switchyard_demand_memory_bytes    placed": 0,
 	}
 	if d := cmp.Diff(none, shown()); d != "" {
 		t.Errorf("of no runners (-want +got):\n%s", d)
@@ -104,14 +104,20 @@ func TestWhatRunnersAskForIsShown(t *testing.T) {
 	unfit.Cause = router.CauseNoNodeFits
 	want := maps.Clone(none)
 	for state, n := range map[string]float64{"placed": 1, "no_node_fits": 2} {
-		want["switchyard_demand_runners gpu ci "+state] = 2 * n
-		want["switchyard_demand_cores gpu ci "+state] = 8 * n
-		want["switchyard_demand_cpu_mhz gpu ci "+state] = 500 * n
-		want["switchyard_demand_memory_bytes gpu ci "+state] = 1024 * 1024 * 1024 * n
-		want["switchyard_demand_devices nvidia/gpu gpu ci "+state] = 3 * n
+		want["switchyard_demand_runners gpu ci  "+state] = 2 * n
+		want["switchyard_demand_cores gpu ci  "+state] = 8 * n
+		want["switchyard_demand_cpu_mhz gpu ci  "+state] = 500 * n
+		want["switchyard_demand_memory_bytes gpu ci  "+state] = 1024 * 1024 * 1024 * n
+		want["switchyard_demand_devices nvidia/gpu gpu ci  "+state] = 3 * n
 	}
 	if d := cmp.Diff(want, shown(gpu, away, unfit)); d != "" {
 		t.Errorf("of six runners (-want +got):\n%s", d)
+	}
+
+	tokyo := gpu
+	tokyo.Region = "tokyo"
+	if got := shown(gpu, tokyo, tokyo); got["switchyard_demand_runners gpu ci tokyo placed"] != 4 || got["switchyard_demand_runners gpu ci  placed"] != 2 || got["switchyard_demand_devices nvidia/gpu gpu ci tokyo placed"] != 6 {
+		t.Errorf("of two regions: %v", got)
 	}
 
 	// Whatever jobs make of a class or a device, there are few series, and they add up.
@@ -135,7 +141,7 @@ func TestWhatRunnersAskForIsShown(t *testing.T) {
 	if runners != 1+1000*1001/2 || devices != 1007 || series > 700 {
 		t.Errorf("%v runners ask for %v devices in %d series, want 500501 and 1007 in 700 at most", runners, devices, series)
 	}
-	if v := got["switchyard_demand_runners class-999 ci placing"]; v != 1000 {
+	if v := got["switchyard_demand_runners class-999 ci  placing"]; v != 1000 {
 		t.Errorf("the class of the most runners has %v", v)
 	}
 }

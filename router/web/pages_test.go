@@ -297,7 +297,7 @@ func benchmarkPages(b *testing.B, n int) {
 	c.App = well{&app{}, health.New(health.Config{
 		Store: c.Database.(health.Store), Metrics: telemetry.NewMetrics(), Now: time.Now,
 		Rules: (&app{}).RulesStatus, FirstSync: func() bool { return false }, Silent: func() (time.Duration, string) { return 0, "" },
-		NotEvaluating: func() time.Duration { return 0 }, Lost: func() (int, time.Time) { return 0, time.Time{} }, Polls: func() []router.Polling { return nil },
+		NotEvaluating: func() (time.Duration, string) { return 0, "" }, Lost: func() (int, time.Time) { return 0, time.Time{} }, Polls: func() []router.Polling { return nil },
 		Overflows: func() []router.OverflowStatus { return nil }, Warm: func() []router.WarmTrouble { return nil }, Replicas: func(time.Time) []router.Trouble { return nil },
 	}, "started")}
 	rulebook, source := newBook(), []byte(goodRules)

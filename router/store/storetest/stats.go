@@ -41,7 +41,7 @@ var statsTests = []test{
 			wantDiff(t, got, want)
 		}
 		of := func(class string, cause router.Cause, n int64) router.NodeDemand {
-			d := router.NodeDemand{NodePool: "ci", NodeClass: class, Cause: cause, Runners: int(n), CPU: 500 * n, MemoryMB: 256 * n}
+			d := router.NodeDemand{Region: tokyo.Region, NodePool: "ci", NodeClass: class, Cause: cause, Runners: int(n), CPU: 500 * n, MemoryMB: 256 * n}
 			if class != "" {
 				d.CPU, d.Cores, d.MemoryMB, d.Devices = 0, 4*n, 1024*n, map[string]int64{"nvidia/gpu": 2 * n}
 			}
