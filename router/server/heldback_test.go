@@ -88,16 +88,16 @@ func TestAMatrixWithMaxParallelGetsFewRunners(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newMatrixYard(t)
-				ids := c.matrix(50, githubsim.JobSpec{MaxParallel: 1, Duration: tt.takes})
+				ids := c.matrix(20, githubsim.JobSpec{MaxParallel: 1, Duration: tt.takes})
 				time.Sleep(40 * time.Second)
 				held, err := c.Store.FindJobs(t.Context(), router.JobFilter{States: []router.JobState{router.Held}, Limit: 100})
 				must(t, err)
-				if len(held) != 47 || held[0].Cause != router.CauseSiblings || !strings.Contains(held[0].Reason, "3 runners are enough for now") {
+				if len(held) != 17 || held[0].Cause != router.CauseSiblings || !strings.Contains(held[0].Reason, "3 runners are enough for now") {
 					t.Fatalf("%d jobs wait: %+v", len(held), held)
 				}
 				c.served(ids)
-				if n := len(c.Started()); c.most > 3 || n > 55 {
-					t.Errorf("%d runners lived at the same time, of %d; want 3 at most, of 55", c.most, n)
+				if n := len(c.Started()); c.most > 3 || n > 25 {
+					t.Errorf("%d runners lived at the same time, of %d; want 3 at most, of 25", c.most, n)
 				}
 				t.Logf("%d runners at most at the same time, of %d", c.most, len(c.Started()))
 			})
@@ -130,7 +130,7 @@ func TestAMatrixThatGitHubHandsOutAtOnceIsStartedQuickly(t *testing.T) {
 // GitHub says in no delivery that the jobs wait for an approval: it is asked before any of them
 // gets a runner, for all of them at once.
 func TestJobsBehindAnApprovalGetNoRunner(t *testing.T) {
-	const jobs = 40
+	const jobs = 100
 	for name, spec := range map[string]githubsim.JobSpec{
 		"their deliveries say so":             {Waiting: true},
 		"a later delivery says so":            {Waiting: true, Unsaid: true, SaidLater: true},

@@ -23,7 +23,7 @@ rules:
   - { name: linux, jobspec: docker-linux, rerun: { when: [node_lost, preempted, drained] } }
 `
 
-func patiently(c *server.Config) { c.Tick = 2 * time.Minute } // hours are cheap
+func patiently(c *server.Config) { c.Tick, c.Feedback = 2*time.Minute, 20*time.Second } // hours are cheap
 
 // long is a job that runs until something ends it.
 func long(spec githubsim.JobSpec) githubsim.JobSpec {

@@ -185,7 +185,7 @@ func TestNoCrashMakesARowOfOldRunners(t *testing.T) {
 				}
 				w.Stop()
 				w.Start(hourly, inForce("one"))
-				time.Sleep(time.Hour)
+				time.Sleep(30 * time.Minute) // three times what an idle runner has
 				j, err := w.Store.Job(t.Context(), id)
 				must(t, err)
 				if started := len(w.Started()); j.State != router.Held || j.Cause != router.CauseVersion || started > 3 {

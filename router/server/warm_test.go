@@ -422,10 +422,10 @@ func TestNoCrashLosesAWarmRunner(t *testing.T) {
 						time.Sleep(21 * time.Second) // it is ready, or the process has ended
 						id = w.Queue("self-hosted", "linux")
 					}
-					time.Sleep(10 * time.Millisecond)
+					time.Sleep(100 * time.Millisecond)
 				}
 				w.Stop()
-				w.Start(func(cfg *server.Config) { cfg.Tick, cfg.Doubt = time.Second, time.Second })
+				w.Start(func(cfg *server.Config) { cfg.Tick, cfg.Doubt = 5*time.Second, time.Second })
 				if id == 0 {
 					id = w.Queue("self-hosted", "linux")
 				}
