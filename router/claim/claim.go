@@ -161,6 +161,9 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	}
 	h.awaitKnown(req.Context(), func(ctx context.Context) error {
 		_, err := h.Store.Claimant(ctx, router.Secret(token).Hash())
+		if errors.Is(err, router.ErrNotFound) {
+			_, err = h.Store.WarmOf(ctx, router.Secret(token).Hash())
+		}
 		return err
 	})
 	meant, gone, err := h.checkOnce(req.Context(), router.Secret(token).Hash(), req.RemoteAddr)

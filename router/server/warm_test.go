@@ -91,6 +91,18 @@ func testAJobGetsAWarmRunner(t *testing.T) {
 	}
 }
 
+// While a new database is filled, the token of a warm runner is known as well as any.
+func TestAWarmRunnerOfANewDatabase(t *testing.T) { synctest.Test(t, testAWarmRunnerOfANewDatabase) }
+func testAWarmRunnerOfANewDatabase(t *testing.T) {
+	w := newWorld(t, warmRule)
+	w.Start()
+	began := time.Now()
+	awaitWarm(w, 1)
+	if took := time.Since(began); took >= 5*time.Second {
+		t.Errorf("it came to the claim after %s", took)
+	}
+}
+
 // When the rules change what a warm runner is, another takes its place; when they keep none, it is stopped.
 func TestWarmRunnersFollowTheRules(t *testing.T) { synctest.Test(t, testWarmRunnersFollowTheRules) }
 func testWarmRunnersFollowTheRules(t *testing.T) {

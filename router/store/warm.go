@@ -67,9 +67,10 @@ SELECT value FROM json_each(?1) WHERE NOT EXISTS (SELECT 1 FROM warm WHERE id = 
 
 	noWarmSQL = `SELECT value FROM json_each(?1) WHERE NOT EXISTS (SELECT 1 FROM warm WHERE id = value AND state <> 'ended')`
 
+	// It may have come to the claim before.
 	warmPlacedSQL = `
-UPDATE warm SET placed_at = ?2, node = ?3, reason = iif(state = 'starting', 'it prepares itself on node ' || ?3, reason)
-WHERE id = ?1 AND placed_at = 0 AND ` + warmWaits
+UPDATE warm SET placed_at = iif(placed_at = 0, ?2, placed_at), node = ?3, reason = iif(state = 'starting', 'it prepares itself on node ' || ?3, reason)
+WHERE id = ?1 AND node = '' AND ` + warmWaits
 
 	warmUnplacedSQL = `
 UPDATE warm SET state = 'stopped', reason = '` + router.WarmNoNode + `', ended_at = ?2 WHERE id = ?1 AND placed_at = 0 AND ` + warmWaits

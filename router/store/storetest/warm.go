@@ -70,6 +70,14 @@ var warmTests = []test{
 		wantDiff(t, held(nil), []time.Duration{time.Minute, time.Hour})
 		wantDiff(t, held(router.Scope{}), []time.Duration(nil))
 	}},
+	{"a warm runner that came to the claim before Nomad said so has its node, too", func(t *testing.T, f *fixture) {
+		w := f.addWarm("aaaa", "fit")
+		f.must(f.WarmReady(f.ctx(), w.ID, T0))
+		f.warmSaw(w, router.NomadPlaced)
+		if got := f.wantWarm(w, router.WarmReady); got.Node != "node-1" || !got.PlacedAt.Equal(T0) || got.Reason != "it waits at the claim for a job" {
+			t.Errorf("the warm runner is %+v", got)
+		}
+	}},
 	{"a job takes a warm runner of its rule and placement, which is its runner then", func(t *testing.T, f *fixture) {
 		f.queue(1)
 		preparing, other, ready := f.addWarm("aaaa", "fit"), f.addWarm("bbbb", "another"), f.addWarm("cccc", "fit")
