@@ -93,6 +93,8 @@ type World struct {
 	Stop    func() // of the router and its database; nil while there is none
 	// Run is what the runners' Nomad tasks do; nil: what a runner does. It is set before they start.
 	Run func(context.Context, nomadsim.Task) int
+	// Again is until a warm runner asks again whose claim failed; 0: 5 s. It is set before they start.
+	Again time.Duration
 
 	config Config
 
@@ -265,7 +267,7 @@ func (w *World) wait(ctx context.Context, t nomadsim.Task) (jit string, ok bool)
 		case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone:
 			return "", false
 		default:
-			if !router.Pause(ctx, 5*time.Second) {
+			if !router.Pause(ctx, cmp.Or(w.Again, 5*time.Second)) {
 				return "", false
 			}
 		}

@@ -399,7 +399,8 @@ func (k *Keeper) askEnds(ctx context.Context, wants map[kind]*want, of map[strin
 		return nil
 	}
 	return k.sift(wants, of, func(w router.WarmRunner) (stopped bool, err error) {
-		if k.Now().Sub(w.CreatedAt) < endsEvery {
+		young := k.Now().Sub(w.CreatedAt) < endsEvery
+		if young && !w.Doubted { // else it may have ended while nobody followed
 			return false, nil
 		}
 		within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
@@ -407,7 +408,7 @@ func (k *Keeper) askEnds(ctx context.Context, wants map[kind]*want, of map[strin
 		kd, reason := kind{w.Rule, w.Fit}, ""
 		if ended, err := k.Nomad.Ended(within, w.Runner()); err == nil && ended {
 			reason = "its Nomad job ended before a job took it"
-		} else if w.PlacedAt.IsZero() {
+		} else if w.PlacedAt.IsZero() && !young {
 			if _, err := k.Nomad.Allocation(within, w.Runner()); errors.Is(err, router.ErrNotFound) {
 				reason = router.WarmNoNode
 			}
