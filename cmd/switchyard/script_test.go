@@ -32,7 +32,7 @@ import (
 const hurried = "switchyard-hurried"
 
 func TestMain(m *testing.M) {
-	if err := flag.Set("test.parallel", "8"); err != nil { // most of them wait
+	if err := flag.Set("test.parallel", "6"); err != nil { // most of them wait
 		panic(err)
 	}
 	testscript.Main(m, map[string]func(){"switchyard": main, hurried: func() {
