@@ -53,7 +53,7 @@ func TestADatabaseThatIsRemovedOrDamagedTakesNoDelivery(t *testing.T) {
 	t.Cleanup(sim.Close)
 	cluster := httptest.NewServer(sim)
 	t.Cleanup(cluster.Close)
-	p := newProcess(t, cluster.URL, "http://127.0.0.1:1")
+	p := newProcess(t, cluster.URL, waitsOnGitHub(t))
 	deliver := func(id int64) int {
 		return send(t.Context(), http.DefaultClient, p.url, "guid", payload(id, "self-hosted", "linux"))
 	}

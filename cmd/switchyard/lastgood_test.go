@@ -30,7 +30,7 @@ func TestABadEditAndARestartLoseNoDelivery(t *testing.T) {
 	t.Cleanup(sim.Close)
 	cluster := httptest.NewServer(sim)
 	t.Cleanup(cluster.Close)
-	p := newProcess(t, cluster.URL, "http://127.0.0.1:1")
+	p := newProcess(t, cluster.URL, waitsOnGitHub(t))
 	path := p.args[2]
 	status := func() (s server.Readiness) {
 		t.Helper()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -167,6 +168,27 @@ func payload(id int64, labels ...string) []byte {
 	}}, "queued")
 }
 
+// waitsOnGitHub returns the URL of a GitHub on which every job waits for its runner, however long
+// a test takes.
+func waitsOnGitHub(t testing.TB) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, id, _ := strings.Cut(r.URL.Path, "/actions/jobs/")
+		n, err := strconv.ParseInt(id, 10, 64)
+		if err != nil {
+			http.Error(w, `{"message": "Not Found"}`, http.StatusNotFound)
+			return
+		}
+		var p struct {
+			Job json.RawMessage `json:"workflow_job"`
+		}
+		_ = json.Unmarshal(payload(n, "self-hosted", "linux", "x64"), &p)
+		_, _ = w.Write(p.Job)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
 // send delivers a body with a delivery ID and returns the status of the
 // answer, 0 when there was none.
 func send(ctx context.Context, client *http.Client, url, guid string, body []byte) int {
@@ -226,7 +248,7 @@ func TestKillInABurstLosesNothingAndDoublesNothing(t *testing.T) {
 	count := &registrations{Handler: sim}
 	cluster := httptest.NewServer(count)
 	t.Cleanup(cluster.Close)
-	p := newProcess(t, cluster.URL, "http://127.0.0.1:1")
+	p := newProcess(t, cluster.URL, waitsOnGitHub(t))
 	p.start()
 
 	var mu sync.Mutex
@@ -327,7 +349,7 @@ func TestAnOutageOfNomadLosesNothing(t *testing.T) {
 		upstream, err := url.Parse(addr)
 		must(t, err)
 		proxyAddr := freePort(t) // nothing answers there yet
-		p := newProcess(t, "http://"+proxyAddr, "http://127.0.0.1:1")
+		p := newProcess(t, "http://"+proxyAddr, waitsOnGitHub(t))
 		p.start()
 		for id := first; id < first+jobs; id++ {
 			if status := send(t.Context(), http.DefaultClient, p.url, fmt.Sprint(id), payload(id, "self-hosted", "linux", "gpu")); status != http.StatusAccepted {

@@ -33,7 +33,7 @@ func serveRules(t *testing.T, path string, more ...string) *process {
 	t.Cleanup(sim.Close)
 	cluster := httptest.NewServer(sim)
 	t.Cleanup(cluster.Close)
-	p := newProcess(t, cluster.URL, "http://127.0.0.1:1")
+	p := newProcess(t, cluster.URL, waitsOnGitHub(t))
 	p.args = append(append(p.args, "--rules", path), more...)
 	p.start()
 	return p

@@ -125,7 +125,7 @@ func newReplicas(t testing.TB, n int, database string, more ...string) *replicas
 	cluster := httptest.NewServer(r.nomad)
 	t.Cleanup(cluster.Close)
 	for range n {
-		p := newProcess(t, cluster.URL, "http://127.0.0.1:1")
+		p := newProcess(t, cluster.URL, waitsOnGitHub(t))
 		p.args = append(append(p.args, "--db", database, "--public-url", r.front.URL), more...)
 		r.all = append(r.all, p)
 		p.start()

@@ -54,7 +54,7 @@ func TestADeliveryBecomesTheOneJobThatExplainShows(t *testing.T) {
 		client, err := api.NewClient(&api.Config{Address: addr})
 		must(t, err)
 		t.Cleanup(func() { _, _, _ = client.Jobs().Deregister(name, true, nil) })
-		p := newProcess(t, addr, "http://127.0.0.1:1")
+		p := newProcess(t, addr, waitsOnGitHub(t))
 		p.start()
 
 		body := payload(id, "self-hosted", "linux", "x64")
