@@ -155,6 +155,16 @@ func (rs *Runners) Knows(region string) error {
 	return fmt.Errorf("the runners in region %s have not been listed yet", region)
 }
 
+// Away returns why the runners in a region are not followed now; nil: they are. It has the region
+// followed. The client's own is never away.
+func (rs *Runners) Away(region string) error {
+	if err := rs.Knows(region); err != nil || region == "" {
+		return err
+	}
+	_, failing := rs.follower.regions.known(region)
+	return failing
+}
+
 // follow keeps the database in step with Nomad until ctx ends, in each region by itself.
 func (f *follower) follow(ctx context.Context) error {
 	f.regions.reset()

@@ -314,7 +314,8 @@ func (a *App) wire(c Config) {
 		WarmChanged: a.warm, Stopping: a.stopping, MaxWaiting: max(c.Connections/2, 1),
 	})
 	a.keeper = warm.New(&warm.Keeper{
-		Store: c.Store, Nomad: c.Nomad, Decider: a.decider, Log: a.log, Metrics: c.Metrics, Now: c.Now, Changed: a.warm, Stopped: a.claims.Taken, PublicURL: c.PublicURL, Tick: c.Tick,
+		Store: c.Store, Nomad: c.Nomad, Decider: a.decider, Log: a.log, Metrics: c.Metrics, Now: c.Now, Changed: a.warm, Stopped: a.claims.Taken, Away: a.runners.Away,
+		PublicURL: c.PublicURL, Tick: c.Tick,
 	})
 	commits := &feedback.Feedback{Store: c.Store, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, Log: a.log, Now: c.Now, Words: health.Words, Spare: c.Recheck}
 	a.overflow = &overflow.Overflow{Store: c.Store, GitHub: c.GitHub, Decider: a.decider, Log: a.log, Metrics: c.Metrics, Now: c.Now, Last: a.last}

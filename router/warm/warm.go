@@ -68,8 +68,9 @@ type Keeper struct {
 	Log     *telemetry.Log
 	Metrics *telemetry.Metrics
 	Now     func() time.Time
-	Changed router.Hint // received: there may be something to do
-	Stopped func()      // called when a runner was stopped
+	Changed router.Hint               // received: there may be something to do
+	Stopped func()                    // called when a runner was stopped
+	Away    func(region string) error // why Nomad is not asked for anything in a region now; nil: it is
 
 	PublicURL string        // where runners claim
 	Tick      time.Duration // between two passes though no hint came
@@ -154,6 +155,9 @@ func (k *Keeper) pass(ctx context.Context) error {
 		kd := kind{w.Rule, w.Fit}
 		one := wants[kd]
 		if w.State == router.WarmStopped { // by an event, before this process led, or Nomad did not stop it before
+			if k.Away(w.NomadAt.Region) != nil {
+				continue
+			}
 			f, failed := k.failureOf(ctx, w, one) // Nomad says it only as long as its job is there
 			if k.end(ctx, w) && failed {
 				k.failed(kd, f)
@@ -289,7 +293,7 @@ func (k *Keeper) level(ctx context.Context, kd kind, w *want, of map[string]int)
 		of[kd.rule]--
 	}
 	missing := min(w.Idle-len(w.have), startsAtOnce)
-	if missing <= 0 || k.paused(kd) {
+	if missing <= 0 || k.paused(kd) || k.Away(k.Nomad.Region(w.Placement)) != nil {
 		return nil
 	}
 	if w.Max > 0 {
@@ -363,6 +367,9 @@ func (k *Keeper) stop(ctx context.Context, w router.WarmRunner, gone bool, reaso
 // end stops the Nomad job of a runner that is WarmStopped, and reports whether it did. If that
 // fails the next pass tries again; what the runner held is counted once.
 func (k *Keeper) end(ctx context.Context, w router.WarmRunner) bool {
+	if k.Away(w.NomadAt.Region) != nil {
+		return false
+	}
 	within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()
 	err := k.Nomad.Stop(within, w.Runner())
@@ -400,7 +407,7 @@ func (k *Keeper) askEnds(ctx context.Context, wants map[kind]*want, of map[strin
 	}
 	return k.sift(wants, of, func(w router.WarmRunner) (stopped bool, err error) {
 		young := k.Now().Sub(w.CreatedAt) < endsEvery
-		if young && !w.Doubted { // else it may have ended while nobody followed
+		if young && !w.Doubted || k.Away(w.NomadAt.Region) != nil { // one in doubt may have ended while nobody followed
 			return false, nil
 		}
 		within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
@@ -474,15 +481,20 @@ func (k *Keeper) Listed(ctx context.Context, jobs []router.NomadJob) {
 	}
 }
 
+// A node is one of Nomad's: regions may use the same names.
+type node struct{ region, name string }
+
+func nodeOf(w router.WarmRunner) node { return node{w.NomadAt.Region, w.Node} }
+
 // lookAtNodes stops the runners whose nodes take no more allocations, now and then.
 func (k *Keeper) lookAtNodes(ctx context.Context, wants map[kind]*want, of map[string]int) error {
 	if !k.due(&k.looked, nodesEvery) {
 		return nil
 	}
-	out := map[string]string{} // why, by node
+	out := map[node]string{} // why
 	for _, one := range wants {
 		for _, w := range one.have {
-			if _, known := out[w.Node]; known || w.Node == "" {
+			if _, known := out[nodeOf(w)]; known || w.Node == "" || k.Away(w.NomadAt.Region) != nil {
 				continue
 			}
 			within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
@@ -491,14 +503,15 @@ func (k *Keeper) lookAtNodes(ctx context.Context, wants map[kind]*want, of map[s
 			if err != nil {
 				continue // Nomad's events say when it is gone
 			}
-			out[w.Node] = a.NodeOut
+			out[nodeOf(w)] = a.NodeOut
 		}
 	}
 	return k.sift(wants, of, func(w router.WarmRunner) (bool, error) {
-		if out[w.Node] == "" {
+		why := out[nodeOf(w)]
+		if why == "" {
 			return false, nil
 		}
-		return true, k.stop(ctx, w, false, fmt.Sprintf("its node %s is %s", w.Node, out[w.Node]))
+		return true, k.stop(ctx, w, false, fmt.Sprintf("its node %s is %s", w.Node, why))
 	})
 }
 
@@ -510,27 +523,32 @@ func (k *Keeper) MakeRoom(ctx context.Context, j router.Job) {
 	}
 	within, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()
+	p := j.Placement(j.Decision)
+	region := k.Nomad.Region(p)
 	all, err := k.Store.WarmRunners(within)
 	if err != nil {
 		k.Log.Throttled(slog.LevelWarn, "", "cannot make room for a job that waits for a node", "job_id", j.ID, "err", err)
 		return
 	}
+	all = slices.DeleteFunc(all, func(w router.WarmRunner) bool {
+		return w.State == router.WarmStopped || w.Node == "" || w.NomadAt.Region != region
+	})
 	nodes := []string{}
 	for _, w := range all {
-		if w.State != router.WarmStopped && w.Node != "" && !slices.Contains(nodes, w.Node) {
+		if !slices.Contains(nodes, w.Node) {
 			nodes = append(nodes, w.Node)
 		}
 	}
 	if len(nodes) == 0 {
 		return
 	}
-	suiting, err := k.Nomad.Suits(within, j.Decision.Rule, j.Placement(j.Decision), nodes)
+	suiting, err := k.Nomad.Suits(within, j.Decision.Rule, p, nodes)
 	if err != nil { // the job comes first, whichever node it is
-		k.Log.Throttled(slog.LevelWarn, "", "cannot tell which warm runners are in a job's way; all of them are stopped", "job_id", j.ID, "err", err)
+		k.Log.Throttled(slog.LevelWarn, "", "cannot tell which warm runners are in a job's way; all of its region are stopped", "job_id", j.ID, "err", err)
 		suiting = nodes
 	}
 	for _, w := range all {
-		if w.State == router.WarmStopped || !slices.Contains(suiting, w.Node) {
+		if !slices.Contains(suiting, w.Node) {
 			continue
 		}
 		k.wait(kind{w.Rule, w.Fit}, roomPause)

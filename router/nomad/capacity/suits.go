@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"switchyard/router"
+	"switchyard/router/nomad"
 )
 
 // Suits implements router.Nomad. It needs node read.
@@ -15,7 +16,7 @@ func (c *Client) Suits(ctx context.Context, rule string, p router.Placement, nod
 	if err != nil || problems != nil || len(job.TaskGroups) == 0 {
 		return nil, err
 	}
-	in, err := s.region(ctx, "")
+	in, err := s.region(ctx, nomad.ScopeOf(job).Region)
 	if err != nil {
 		return nil, err
 	}
