@@ -91,7 +91,7 @@ job "docker-windows" {
       }
 
       # The claim: the runner's registration, handed out once, when the allocation starts. An empty answer means that
-      # the runner is not needed any more; an error fails the task.
+      # the runner is not needed any more, or that it is a warm one, which asks again below; an error fails the task.
       artifact {
         source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
         destination = "secrets/runner.jit"
@@ -110,16 +110,38 @@ job "docker-windows" {
           $ErrorActionPreference = 'Stop'
           $claimFile = Join-Path $env:NOMAD_SECRETS_DIR 'runner.jit'
           $copy = 'C:\runner' # short, as many tools fail at paths over 260 characters
-          # Spent, and none of the workflow's business.
+          $warm = $env:NOMAD_META_SWITCHYARD_WARM -eq 'true'
+          $token = $env:NOMAD_META_SWITCHYARD_CLAIM_TOKEN
+          # None of the workflow's business.
           Remove-Item Env:NOMAD_META_SWITCHYARD_CLAIM_TOKEN -ErrorAction SilentlyContinue
 
           # Nomad starts a task anew after its node restarts: the file is gone then, and the claim used up. That ends
           # the script here with exit code 1.
           $claim = [IO.File]::ReadAllText($claimFile).Trim()
           Remove-Item -LiteralPath $claimFile -Force
-          if ($claim -eq '') {
+          if ($claim -eq '' -and -not $warm) {
             Write-Output 'no runner is needed any more'
             exit 0
+          }
+
+          # A warm runner waits here for a job. 202 is no job yet; what ends the wait is 200, a stop, or a refusal.
+          function Wait-Job-Claim {
+            $config = "$claimFile.curl"
+            $lines = @("header = `"Authorization: Bearer $token`"", "url = `"$($env:NOMAD_META_SWITCHYARD_CLAIM_URL)?wait`"")
+            [IO.File]::WriteAllLines($config, [string[]]$lines)
+            for ($failures = 0; $failures -lt 120; ) {
+              $status = & curl.exe -sS -K $config --max-time 120 -o $claimFile -w ('%' + '{http_code}')
+              if ($status -eq '200') { break }
+              if ($status -eq '202') { $failures = 0; continue }
+              if ($status -in '401', '403', '404', '410') { throw "Switchyard refuses this runner: $status" }
+              if ($status -eq '429') { $failures = 0 } else { $failures++ }
+              Start-Sleep -Seconds 5
+            }
+            Remove-Item -LiteralPath $config -Force
+            if ($status -ne '200') { throw "Switchyard cannot be reached at $env:NOMAD_META_SWITCHYARD_CLAIM_URL" }
+            $answer = [IO.File]::ReadAllText($claimFile).Trim()
+            Remove-Item -LiteralPath $claimFile -Force
+            return $answer
           }
 
           # Its exit codes below 8 are kinds of success.
@@ -128,6 +150,15 @@ job "docker-windows" {
             throw "robocopy of $env:SWITCHYARD_RUNNER_DIR ended with $LASTEXITCODE"
           }
           Set-Location -LiteralPath $copy
+
+          if ($claim -eq '') {
+            $claim = Wait-Job-Claim
+            if ($claim -eq '') {
+              Write-Output 'no runner is needed any more'
+              exit 0
+            }
+          }
+          Remove-Variable token
 
           # Not as arguments: those show in the task manager. The runner takes these out of its own environment.
           if ($env:NOMAD_META_SWITCHYARD_REGISTRATION -eq 'token') {

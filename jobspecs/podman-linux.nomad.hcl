@@ -78,7 +78,7 @@ job "podman-linux" {
       }
 
       # The claim: the runner's registration, handed out once, when the allocation starts. An empty answer means that
-      # the runner is not needed any more; an error fails the task.
+      # the runner is not needed any more, or that it is a warm one, which asks again below; an error fails the task.
       artifact {
         source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
         destination = "secrets/runner.jit"
@@ -93,14 +93,16 @@ job "podman-linux" {
         destination = "local/start.sh"
         change_mode = "noop"
         data        = <<-EOT
+          warm=$NOMAD_META_SWITCHYARD_WARM
           set -u
           claim_file=$NOMAD_SECRETS_DIR/runner.jit
-          unset NOMAD_META_SWITCHYARD_CLAIM_TOKEN # spent, and none of the workflow's business
+          token=$NOMAD_META_SWITCHYARD_CLAIM_TOKEN
+          unset NOMAD_META_SWITCHYARD_CLAIM_TOKEN # none of the workflow's business
 
           # Nomad starts a task anew after its node restarts: the file is gone then, and the claim used up.
           claim=$(cat "$claim_file") || exit 1
           rm "$claim_file" || exit 1
-          if [ -z "$claim" ]; then
+          if [ -z "$claim" ] && [ "$warm" != true ]; then
             echo "no runner is needed any more"
             exit 0
           fi
@@ -110,6 +112,52 @@ job "podman-linux" {
             rename='s/\(R.E.S.U.L.T.S._.\)U\(.R.L\)/\1O\2/g' # in UTF-16
             LC_ALL=C sed -i "$rename" bin/Runner.Worker.dll || exit 1
           fi
+
+          # A warm runner waits here for a job. 202 is no job yet; what ends the wait is 200, a stop, or a refusal.
+          await_job() {
+            (umask 077; printf 'header = "Authorization: Bearer %s"\nurl = "%s?wait"\n' "$token" "$NOMAD_META_SWITCHYARD_CLAIM_URL" > "$claim_file.curl")
+            failures=0
+            percent=% # apart from the brace, as HCL replaces the two
+            while [ "$failures" -lt 120 ]; do
+              curl -sS -K "$claim_file.curl" --max-time 120 -o "$claim_file" -w "$percent{http_code}" > "$claim_file.code" &
+              asking=$!
+              wait "$asking"
+              code=$(cat "$claim_file.code")
+              case $code in
+              200) break ;;
+              202) failures=0 ;;
+              401 | 403 | 404 | 410)
+                echo "Switchyard refuses this runner: $code"
+                exit 1
+                ;;
+              *)
+                if [ "$code" = 429 ]; then failures=0; else failures=$((failures + 1)); fi
+                sleep 5 &
+                asking=$!
+                wait "$asking"
+                ;;
+              esac
+            done
+            rm -f "$claim_file.curl" "$claim_file.code"
+            if [ "$code" != 200 ]; then
+              echo "Switchyard cannot be reached at $NOMAD_META_SWITCHYARD_CLAIM_URL, by curl in this task"
+              exit 1
+            fi
+            claim=$(cat "$claim_file") || exit 1
+            rm "$claim_file" || exit 1
+            if [ -z "$claim" ]; then
+              echo "no runner is needed any more"
+              exit 0
+            fi
+          }
+
+          if [ -z "$claim" ]; then
+            asking=
+            trap 'if [ -n "$asking" ]; then kill "$asking"; fi; exit 0' INT TERM HUP
+            await_job
+            trap - INT TERM HUP
+          fi
+          unset token
 
           # Not as arguments: those show in ps. The runner takes these out of its own environment.
           if [ "$NOMAD_META_SWITCHYARD_REGISTRATION" = token ]; then

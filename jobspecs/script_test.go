@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -490,6 +491,7 @@ func TestTartMacOS(t *testing.T) {
 		put(t, filepath.Join(shared, "start.sh"), script(t, task, "secrets/start.sh"), 0o600)
 		put(t, filepath.Join(shared, "registration"), registration, 0o600)
 		put(t, filepath.Join(shared, "verify.sh"), "the hook", 0o600)
+		put(t, filepath.Join(shared, "warm"), "", 0o600)
 		for i := 0; i < len(more); i += 2 {
 			put(t, filepath.Join(shared, more[i]), more[i+1], 0o600)
 		}
@@ -505,10 +507,28 @@ func TestTartMacOS(t *testing.T) {
 		b, _ := cmd.CombinedOutput() // the exit code tells
 		return string(b), cmd.ProcessState.ExitCode()
 	}
-	for file, key := range map[string]string{"registration": "REGISTRATION", "verify.url": "VERIFY_URL", "verify.token": "VERIFY_TOKEN", "keep": "KEEP"} {
+	for file, key := range map[string]string{"registration": "REGISTRATION", "verify.url": "VERIFY_URL", "verify.token": "VERIFY_TOKEN", "keep": "KEEP", "warm": "WARM"} {
 		if got := script(t, task, "secrets/"+file); got != "{{- env \"NOMAD_META_SWITCHYARD_"+key+"\" -}}\n" {
 			t.Errorf("the machine has %s by %q", file, got)
 		}
+	}
+	asked := atomic.Int64{}
+	claims := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch n := asked.Add(1); {
+		case r.URL.String() != "/runner/v1/claim?wait" || r.Header.Get("Authorization") != "Bearer sesame":
+			t.Errorf("%s with %q is no claim that waits", r.URL, r.Header.Get("Authorization"))
+		case n == 1:
+			w.WriteHeader(http.StatusAccepted)
+		default:
+			_, _ = w.Write([]byte("s3cret"))
+		}
+	}))
+	defer claims.Close()
+	curl := strings.NewReplacer(`{{ env "NOMAD_META_SWITCHYARD_CLAIM_TOKEN" }}`, "sesame", `{{ env "NOMAD_META_SWITCHYARD_CLAIM_URL" }}`, claims.URL+"/runner/v1/claim").Replace(script(t, task, "secrets/claim.curl"))
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Log("without curl, a warm runner is not tried")
+	} else if out, code := start(t, "", "jit", 0, "warm", "true", "claim.curl", curl); code != 0 || !strings.Contains(out, "config=s3cret args=0 token= ") || asked.Load() != 2 {
+		t.Errorf("a warm runner: exit code %d after %d claims, output:\n%s", code, asked.Load(), out)
 	}
 	if out, code := start(t, "s3cret", "jit", 0, "verify.token", "v3rify", "verify.url", "http://yard/verify", "keep", "0"); code != 0 || !strings.Contains(out, "/verify.sh own=\n") || strings.Contains(out, "hook=/My Shared") {
 		t.Errorf("with a hook: exit code %d, output:\n%s", code, out)

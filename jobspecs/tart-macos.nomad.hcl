@@ -86,7 +86,7 @@ job "tart-macos" {
       }
 
       # The claim: the runner's registration, handed out once, when the allocation starts. An empty answer means that
-      # the runner is not needed any more; an error fails the task.
+      # the runner is not needed any more, or that it is a warm one, which asks again below; an error fails the task.
       artifact {
         source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
         destination = "secrets/runner.jit"
@@ -102,6 +102,21 @@ job "tart-macos" {
         change_mode = "noop"
         data        = <<-EOT
           {{- env "NOMAD_META_SWITCHYARD_REGISTRATION" -}}
+        EOT
+      }
+      template {
+        destination = "secrets/warm"
+        change_mode = "noop"
+        data        = <<-EOT
+          {{- env "NOMAD_META_SWITCHYARD_WARM" -}}
+        EOT
+      }
+      template {
+        destination = "secrets/claim.curl"
+        change_mode = "noop"
+        data        = <<-EOT
+          header = "Authorization: Bearer {{ env "NOMAD_META_SWITCHYARD_CLAIM_TOKEN" }}"
+          url = "{{ env "NOMAD_META_SWITCHYARD_CLAIM_URL" }}?wait"
         EOT
       }
       template {
@@ -142,6 +157,34 @@ job "tart-macos" {
             exit 1
           fi
           claim=$(cat "$shared/runner.jit") || exit 1
+          # A warm runner waits here for a job. 202 is no job yet; what ends the wait is 200, a stop, or a refusal.
+          if [ -z "$claim" ] && [ "$(cat "$shared/warm")" = true ]; then
+            answer=$(mktemp) || exit 1
+            percent=% # apart from the brace, as HCL replaces the two
+            failures=0
+            code=
+            while [ "$code" != 200 ]; do
+              code=$(curl -sS -K "$shared/claim.curl" --max-time 120 -o "$answer" -w "$percent{http_code}")
+              case $code in
+              200) ;;
+              202) failures=0 ;;
+              401 | 403 | 404 | 410)
+                echo "Switchyard refuses this runner: $code" >&2
+                exit 1
+                ;;
+              *)
+                if [ "$code" = 429 ]; then failures=0; else failures=$((failures + 1)); fi
+                if [ "$failures" -ge 120 ]; then
+                  echo "Switchyard cannot be reached from this machine" >&2
+                  exit 1
+                fi
+                sleep 5
+                ;;
+              esac
+            done
+            claim=$(cat "$answer") || exit 1
+            rm "$answer" || exit 1
+          fi
           if [ -z "$claim" ]; then
             echo "no runner is needed any more"
             exit 0

@@ -31,7 +31,7 @@ func waiting(t *testing.T, jobspec string, answer func(n int, rw http.ResponseWr
 }
 
 func TestAWarmRunnerWaitsAtTheClaim(t *testing.T) {
-	for _, jobspec := range []string{"docker-linux", "raw-exec-macos"} {
+	for _, jobspec := range []string{"docker-linux", "docker-linux-dind", "podman-linux", "raw-exec-macos"} {
 		t.Run(jobspec, func(t *testing.T) {
 			t.Run("until a job takes it", func(t *testing.T) {
 				d := waiting(t, jobspec, func(n int, rw http.ResponseWriter, _ *http.Request) {
@@ -56,7 +56,14 @@ func TestAWarmRunnerWaitsAtTheClaim(t *testing.T) {
 				made, ready := make(chan task, 1), atomic.Bool{}
 				d := waiting(t, jobspec, func(int, http.ResponseWriter, *http.Request) {
 					d := <-made
-					ready.Store(jobspec == "docker-linux" || exists(d.local, "runner", "run.sh"))
+					switch jobspec {
+					case "raw-exec-macos":
+						ready.Store(exists(d.local, "runner", "run.sh"))
+					case "docker-linux-dind":
+						ready.Store(exists(d.alloc, "docker.json"))
+					default:
+						ready.Store(true)
+					}
 				})
 				made <- d
 				if out, code := d.run(t); code != 0 || !ready.Load() {
