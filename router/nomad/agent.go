@@ -40,17 +40,17 @@ type ClientConfig struct {
 	Plugins        map[string]any // the config of each plugin that has one, by name: a map, as Nomad shows HCL
 }
 
-// ClientConfig asks the agent of a node about its configuration, at the address that the node
-// advertises. It needs node read and agent read. Errors are classified as for Start.
-func (c *Client) ClientConfig(ctx context.Context, node string) (found ClientConfig, err error) {
+// ClientConfig asks the agent of a node in a region, "" for the client's own, about its
+// configuration, at the address that the node advertises. It needs node read and agent read. Errors are classified as for Start.
+func (c *Client) ClientConfig(ctx context.Context, region, node string) (found ClientConfig, err error) {
 	ask := Call{What: "read the configuration of the node's agent", Capability: AgentRead}
-	n, _, err := c.api.Nodes().Info(node, Scope{}.Read(ctx))
+	n, _, err := c.api.Nodes().Info(node, Scope{Region: region}.Read(ctx))
 	if err != nil {
 		return found, Call{What: "read node " + node, Capability: NodeRead}.Classify(err)
 	}
 	// GetNodeClient of package api would ask by the connection to NOMAD_ADDR if that is a socket,
 	// and so the agent there.
-	agent, err := api.NewClient(c.plain.ClientConfig(cmp.Or(c.plain.Region, api.GlobalRegion), n.HTTPAddr, n.TLSEnabled))
+	agent, err := api.NewClient(c.plain.ClientConfig(cmp.Or(region, c.plain.Region, api.GlobalRegion), n.HTTPAddr, n.TLSEnabled))
 	if err != nil {
 		return found, fmt.Errorf("%s: %w", ask, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -38,62 +39,75 @@ const (
 // A ClientFault is a setting of clients that does not suit the runners which their nodes get.
 type ClientFault struct {
 	Setting   string   // one of the constants above
-	Nodes     []string // names, sorted
+	Nodes     []string // names, sorted, with the region if it is not the client's own
 	Says, Fix string   // of one line each
 }
 
 // An Unasked is nodes whose configuration could not be read.
 type Unasked struct {
-	Nodes []string // names, sorted
+	Nodes []string // as of a ClientFault
 	Err   error    // classified as for nomad.Client.Start
 }
 
 // CheckClients compares the settings of clients with what runners need: those that the rules can
-// place on their nodes. It asks the agents of at most 50 nodes in service, each at its own
-// address, and changes nothing. What else keeps a rule from working is CheckRules'. An error
-// means that it could not be found out which nodes there are. It needs node read and agent read.
+// place on their nodes. It asks the agents of at most 50 nodes in service in each region, each at
+// its own address, and changes nothing. What else keeps a rule from working is CheckRules', and so
+// is a region that does not answer. An error means that it could not be found out which nodes the
+// client's own region has. It needs node read and agent read.
 func (c *Client) CheckClients(ctx context.Context, set *rules.Set) (faults []ClientFault, unasked []Unasked, err error) {
-	in, err := c.region(ctx, "", func() {})
-	if err != nil {
-		return nil, nil, err
-	}
-	hosts := slices.DeleteFunc(slices.Clone(in.hosts), func(h *host) bool { return h.out != "" })
-	slices.SortFunc(hosts, func(a, b *host) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id)) })
-	details, err := in.details.read(ctx, c, hosts, func(int) {})
-	if err != nil {
-		return nil, nil, err
-	}
-	needs := c.clientNeeds(ctx, set, hosts, details)
-	hosts = slices.DeleteFunc(hosts, func(h *host) bool { return needs[h.id] == nil })
-	if len(hosts) > maxClients {
-		left := Unasked{Err: fmt.Errorf("only %d nodes are asked", maxClients)}
-		for _, h := range hosts[maxClients:] {
-			left.Nodes = append(left.Nodes, h.name)
+	asks := c.askedOf(ctx, set)
+	for _, name := range slices.Sorted(maps.Keys(asks)) { // the client's own region first
+		in, err := c.region(ctx, name, func() {})
+		switch {
+		case err != nil && name != "" && ctx.Err() == nil:
+			continue
+		case err != nil:
+			return nil, nil, err
 		}
-		hosts, unasked = hosts[:maxClients], append(unasked, left)
-	}
-	found := make([][]ClientFault, len(hosts))
-	failed := make([]error, len(hosts))
-	var all errgroup.Group
-	all.SetLimit(clientsAtOnce)
-	for i, h := range hosts {
-		all.Go(func() error {
-			within, cancel := context.WithTimeout(ctx, clientWithin)
-			defer cancel()
-			config, err := c.ClientConfig(within, h.id)
-			if failed[i] = err; err == nil {
-				found[i] = needs[h.id].faults(config)
+		hosts := slices.DeleteFunc(slices.Clone(in.hosts), func(h *host) bool { return h.out != "" })
+		slices.SortFunc(hosts, func(a, b *host) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id)) })
+		details, err := in.details.read(ctx, c, hosts, func(int) {})
+		if err != nil {
+			return nil, nil, err
+		}
+		nameOf := func(h *host) string {
+			if name == "" {
+				return h.name
 			}
-			return nil
-		})
-	}
-	_ = all.Wait()
-	for i, h := range hosts {
-		if err := failed[i]; err != nil {
-			unasked = collect(unasked, func(u *Unasked) bool { return u.Err.Error() == err.Error() }, Unasked{Err: err}, func(u *Unasked) { u.Nodes = append(u.Nodes, h.name) })
+			return h.name + " in region " + name
 		}
-		for _, f := range found[i] {
-			faults = collect(faults, func(have *ClientFault) bool { return have.Says == f.Says && have.Setting == f.Setting }, f, func(have *ClientFault) { have.Nodes = append(have.Nodes, h.name) })
+		needs := clientNeeds(asks[name], hosts, details)
+		hosts = slices.DeleteFunc(hosts, func(h *host) bool { return needs[h.id] == nil })
+		if len(hosts) > maxClients {
+			left := Unasked{Err: fmt.Errorf("only %d nodes of a region are asked", maxClients)}
+			for _, h := range hosts[maxClients:] {
+				left.Nodes = append(left.Nodes, nameOf(h))
+			}
+			hosts, unasked = hosts[:maxClients], append(unasked, left)
+		}
+		found := make([][]ClientFault, len(hosts))
+		failed := make([]error, len(hosts))
+		var all errgroup.Group
+		all.SetLimit(clientsAtOnce)
+		for i, h := range hosts {
+			all.Go(func() error {
+				within, cancel := context.WithTimeout(ctx, clientWithin)
+				defer cancel()
+				config, err := c.ClientConfig(within, name, h.id)
+				if failed[i] = err; err == nil {
+					found[i] = needs[h.id].faults(config)
+				}
+				return nil
+			})
+		}
+		_ = all.Wait()
+		for i, h := range hosts {
+			if err := failed[i]; err != nil {
+				unasked = collect(unasked, func(u *Unasked) bool { return u.Err.Error() == err.Error() }, Unasked{Err: err}, func(u *Unasked) { u.Nodes = append(u.Nodes, nameOf(h)) })
+			}
+			for _, f := range found[i] {
+				faults = collect(faults, func(have *ClientFault) bool { return have.Says == f.Says && have.Setting == f.Setting }, f, func(have *ClientFault) { have.Nodes = append(have.Nodes, nameOf(h)) })
+			}
 		}
 	}
 	return faults, unasked, ctx.Err()
@@ -118,9 +132,16 @@ type clientNeed struct {
 	driver map[string]string // the jobspec of a runner, by its task's driver
 }
 
-// clientNeeds returns what is needed of each node that some rule's runners can be placed on, by ID.
-func (c *Client) clientNeeds(ctx context.Context, set *rules.Set, hosts []*host, details map[string]*detail) map[string]*clientNeed {
-	needs, asks := map[string]*clientNeed{}, &survey{Client: c, regions: map[string]*region{}, asked: map[string]*allowance{}}
+// An asked is what the runners of a rule ask for.
+type asked struct {
+	route Route
+	job   *api.Job
+}
+
+// askedOf returns what the runners of the rules ask for, by region; "": the client's own, which is
+// always there.
+func (c *Client) askedOf(ctx context.Context, set *rules.Set) map[string][]asked {
+	of, asks := map[string][]asked{"": nil}, &survey{Client: c, regions: map[string]*region{}, asked: map[string]*allowance{}}
 	var routes []Route
 	for _, e := range set.Examples() {
 		if e.Label == "" {
@@ -130,10 +151,20 @@ func (c *Client) clientNeeds(ctx context.Context, set *rules.Set, hosts []*host,
 	for _, same := range group(routes) {
 		r := routes[same[0]]
 		job, problems, err := asks.job(ctx, r)
-		if err != nil || problems != nil || len(job.TaskGroups) != 1 || nomad.ScopeOf(job).Region != "" {
+		if err != nil || problems != nil || len(job.TaskGroups) != 1 {
 			continue
 		}
-		f := newFitting(r, job)
+		region := nomad.ScopeOf(job).Region
+		of[region] = append(of[region], asked{r, job})
+	}
+	return of
+}
+
+// clientNeeds returns what is needed of each node that some runners can be placed on, by ID.
+func clientNeeds(runners []asked, hosts []*host, details map[string]*detail) map[string]*clientNeed {
+	needs := map[string]*clientNeed{}
+	for _, a := range runners {
+		f := newFitting(a.route, a.job)
 		for _, h := range hosts {
 			d := details[h.id]
 			if d == nil {
@@ -145,7 +176,7 @@ func (c *Client) clientNeeds(ctx context.Context, set *rules.Set, hosts []*host,
 			if needs[h.id] == nil {
 				needs[h.id] = &clientNeed{driver: map[string]string{}}
 			}
-			needs[h.id].add(job, r)
+			needs[h.id].add(a.job, a.route)
 		}
 	}
 	return needs

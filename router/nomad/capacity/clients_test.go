@@ -100,6 +100,36 @@ func TestTheSettingsOfClientsSuitTheirRunners(t *testing.T) {
 	}
 }
 
+// The clients of each region that the rules name are looked at; one that is away keeps nobody
+// from being told of the others.
+func TestTheClientsOfAnotherRegionAreLookedAt(t *testing.T) {
+	node := func(name string) []*api.Node {
+		n := nomadsim.NewNode(nomadsim.Machine{Name: name, Kernel: "darwin", Arch: "arm64", Cores: 8, MemoryMB: 16 << 10})
+		agent := httptest.NewServer(nomadsim.Agent(nomadsim.AgentConfig{MaxKillTimeout: "120s"}))
+		t.Cleanup(agent.Close)
+		n.HTTPAddr = strings.TrimPrefix(agent.URL, "http://")
+		return []*api.Node{n}
+	}
+	sim, tokyo := nomadsim.New(nomadsim.Config{Nodes: node("mac-1")}), nomadsim.New(nomadsim.Config{Region: "tokyo", Nodes: node("mac-2")})
+	t.Cleanup(sim.Close)
+	t.Cleanup(tokyo.Close)
+	sim.Join(tokyo)
+	server := httptest.NewServer(sim)
+	t.Cleanup(server.Close)
+	c := newClient(t, &api.Config{Address: server.URL})
+	rules := runnersOf + "  - { name: tokyo, if: 'has(\"tokyo\")', jobspec: raw-exec-macos, region: tokyo }\n"
+	want := []string{"mac-1", "mac-2 in region tokyo"}
+	faults, unasked, err := c.CheckClients(t.Context(), parseRules(t, rules))
+	if err != nil || len(unasked) > 0 || len(faults) != 1 || faults[0].Setting != DeniedEnvvars || !slices.Equal(faults[0].Nodes, want) {
+		t.Errorf("CheckClients = %+v, %v, %v; want those of %q", faults, unasked, err, want)
+	}
+	tokyo.SetFault(nomadsim.Refusing, 0)
+	faults, unasked, err = c.CheckClients(t.Context(), parseRules(t, rules))
+	if err != nil || len(unasked) > 0 || len(faults) != 1 || !slices.Equal(faults[0].Nodes, want[:1]) {
+		t.Errorf("while tokyo is away, CheckClients = %+v, %v, %v", faults, unasked, err)
+	}
+}
+
 // A job reaches Nomad by a socket, behind which is the agent of its own node alone.
 func TestAnotherNodesAgentIsAskedByItsAddress(t *testing.T) {
 	nodes := []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "mac-1", Kernel: "darwin", Arch: "arm64", Cores: 8, MemoryMB: 16 << 10})}
@@ -155,7 +185,7 @@ func TestTheSettingsOfARealClientAreRead(t *testing.T) {
 	if ahead, err := weak.Ahead(t.Context()); err != nil || ahead.Abs().Seconds() > 30 {
 		t.Errorf("Ahead = %v, %v", ahead, err)
 	}
-	if _, err := weak.ClientConfig(t.Context(), nodeOf(t, admin)); err == nil || !strings.Contains(err.Error(), `agent { policy = "read" }`) {
+	if _, err := weak.ClientConfig(t.Context(), "", nodeOf(t, admin)); err == nil || !strings.Contains(err.Error(), `agent { policy = "read" }`) {
 		t.Errorf("ClientConfig without agent read: %v", err)
 	}
 }
