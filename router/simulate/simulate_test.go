@@ -152,6 +152,18 @@ func TestALimitPassesPlacesOnByRepository(t *testing.T) {
 	}
 }
 
+func TestAnAffinityDrawsJobsToItsNodes(t *testing.T) {
+	c := Config{Nodes: fleetOf(t, `nodes: [{ os: linux, arch: amd64, cores: 8, memory: 8GiB }, { os: linux, arch: amd64, class: spot, cores: 64, memory: 99GiB }]`)}
+	for affinity, want := range map[string]string{"": "", "affinities: [{ attribute: '${node.class}', value: spot, weight: 50 }]": "spot"} { // else the smaller node, which is fuller then
+		c.Rules = load(t, "version: 1\nscope: 'true'\nlabels: { linux: {} }\ndefaults: { resources: { memory: 2GiB } }\nrules:\n  - name: linux\n    jobspec: shell\n    "+affinity+"\n")
+		for _, g := range simulated(t, c, past(1, 0, 10, "a/a", "linux")).Groups {
+			if (g.Jobs == 1) != (g.Class == want) {
+				t.Errorf("with %q, %d jobs ran on class %q", affinity, g.Jobs, g.Class)
+			}
+		}
+	}
+}
+
 func TestALimitThatGoesByUrgencyServesTheMostUrgentFirst(t *testing.T) {
 	c := Config{Nodes: fleetOf(t, `nodes: [{ os: linux, arch: amd64, cores: 64, memory: 99GiB }]`), Rules: load(t, `
 version: 1
