@@ -124,8 +124,9 @@ func newReplicas(t testing.TB, n int, database string, more ...string) *replicas
 	r.nomad = &registrations{Handler: r.sim}
 	cluster := httptest.NewServer(r.nomad)
 	t.Cleanup(cluster.Close)
+	github := waitsOnGitHub(t)
 	for range n {
-		p := newProcess(t, cluster.URL, waitsOnGitHub(t))
+		p := newProcess(t, cluster.URL, github)
 		p.args = append(append(p.args, "--db", database, "--public-url", r.front.URL), more...)
 		r.all = append(r.all, p)
 		p.start()
