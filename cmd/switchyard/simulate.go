@@ -74,7 +74,7 @@ func (f *simulateFlags) simulate(ctx context.Context, stdin io.Reader, stdout, s
 		return errors.New("want --history FILE, an export of switchyard jobs export or a database, and --fleet FILE, a fleet file or live")
 	}
 	scale, err := strconv.ParseFloat(strings.TrimPrefix(f.scale, "x"), 64)
-	if err != nil || scale <= 0 || scale > simulate.MaxScale {
+	if err != nil || !(0 < scale && scale <= simulate.MaxScale) { // NaN, too
 		return fmt.Errorf("--scale %q: want such as x1.5, more than 0 and at most x%d", f.scale, simulate.MaxScale)
 	}
 	specs, err := jobspecs.Load(f.specDir)

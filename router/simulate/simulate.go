@@ -124,7 +124,7 @@ func Run(ctx context.Context, c Config, jobs iter.Seq2[router.PastJob, error]) (
 	if c.Scale == 0 {
 		c.Scale = 1
 	}
-	if c.Scale < 0 || c.Scale > MaxScale {
+	if !(0 < c.Scale && c.Scale <= MaxScale) { // NaN, too
 		return Report{}, fmt.Errorf("scale %g: want more than 0, and at most %d", c.Scale, MaxScale)
 	}
 	if c.Progress == nil {
