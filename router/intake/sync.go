@@ -35,8 +35,8 @@ type SyncStore interface {
 	// Dispatched or Running. The repository's name is compared without case.
 	Open(ctx context.Context, instance int64, owner, repo string) ([]router.Job, error)
 
-	// Repos returns up to limit repositories of jobs received since then, with Host, Owner,
-	// Name and FullName.
+	// Repos returns up to limit repositories of jobs received since then, those of the newest
+	// jobs first, with Host, Owner, Name and FullName.
 	Repos(ctx context.Context, since time.Time, limit int) ([]router.Repo, error)
 }
 

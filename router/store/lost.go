@@ -190,7 +190,7 @@ func (s *intakeStore) Latest(ctx context.Context) (time.Time, error) {
 	return fromMillis(at), nil
 }
 
-const reposSQL = `SELECT host, min(owner), min(repo) FROM jobs WHERE received_at >= ? GROUP BY host, lower(owner), lower(repo) LIMIT ?`
+const reposSQL = `SELECT host, min(owner), min(repo) FROM jobs WHERE received_at >= ? GROUP BY host, lower(owner), lower(repo) ORDER BY max(received_at) DESC LIMIT ?`
 
 // Repos implements intake.SyncStore.
 func (s *intakeStore) Repos(ctx context.Context, since time.Time, limit int) ([]router.Repo, error) {
