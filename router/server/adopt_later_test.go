@@ -43,6 +43,7 @@ func (h adoptHub) Runners(context.Context, router.Target) ([]router.GitHubRunner
 // The database is an earlier copy: it has jobs at their first try, and Nomad their second
 // runners. However long those take to be adopted, no other is started.
 func TestAJobWhoseRunnerIsOfALaterTryGetsNoOther(t *testing.T) {
+	t.Parallel()
 	const jobs, url = 10, "http://router.test"
 	for name, tc := range map[string]struct {
 		claimOf func(ctx context.Context, began time.Time) error

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"switchyard/router"
 	"switchyard/router/server"
@@ -44,7 +43,7 @@ func (s claimedStore) Claimant(ctx context.Context, tokenHash [32]byte) (router.
 // The database is deleted while the second runner of a job starts: it claims
 // before the router knows its job again, and no other runner is started.
 func TestWithTheDatabaseDeletedARunnerThatClaimsIsKnownInTime(t *testing.T) {
-	synctest.Test(t, testWithTheDatabaseDeletedARunnerThatClaimsIsKnownInTime)
+	bubble(t, testWithTheDatabaseDeletedARunnerThatClaimsIsKnownInTime)
 }
 func testWithTheDatabaseDeletedARunnerThatClaimsIsKnownInTime(t *testing.T) {
 	const url = "http://router.test"

@@ -45,6 +45,14 @@ var (
 	httpClient = &http.Client{Transport: &http.Transport{DialContext: network.Dial, DisableKeepAlives: true, DisableCompression: true}}
 )
 
+// bubble runs a test beside others, on a clock of its own, which moves on when all it
+// started waits.
+func bubble(t *testing.T, f func(*testing.T)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, f)
+}
+
 // virtual runs a subtest on a clock of its own, which moves on when all it started waits.
 func virtual(t *testing.T, name string, f func(*testing.T)) {
 	t.Helper()
@@ -389,7 +397,7 @@ func (r *running) await(id int64, ok func(router.Job) bool) router.Job {
 	return routertest.AwaitJob(r.T, r.store, id, ok)
 }
 
-func TestAQueuedJobGetsOneRunner(t *testing.T) { synctest.Test(t, testAQueuedJobGetsOneRunner) }
+func TestAQueuedJobGetsOneRunner(t *testing.T) { bubble(t, testAQueuedJobGetsOneRunner) }
 func testAQueuedJobGetsOneRunner(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	d := delivery(1, "queued", "self-hosted", "Linux")
@@ -428,7 +436,7 @@ func testAQueuedJobGetsOneRunner(t *testing.T) {
 	}
 }
 
-func TestJobsThatNoRunnerWillServe(t *testing.T) { synctest.Test(t, testJobsThatNoRunnerWillServe) }
+func TestJobsThatNoRunnerWillServe(t *testing.T) { bubble(t, testJobsThatNoRunnerWillServe) }
 func testJobsThatNoRunnerWillServe(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	fork := delivery(3, "queued", "self-hosted", "linux")
@@ -451,7 +459,7 @@ func testJobsThatNoRunnerWillServe(t *testing.T) {
 	}
 }
 
-func TestAnOutageOfNomadLosesNothing(t *testing.T) { synctest.Test(t, testAnOutageOfNomadLosesNothing) }
+func TestAnOutageOfNomadLosesNothing(t *testing.T) { bubble(t, testAnOutageOfNomadLosesNothing) }
 func testAnOutageOfNomadLosesNothing(t *testing.T) {
 	nomad := &cluster{fail: func(n int) error {
 		if n <= 3 {
@@ -555,7 +563,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 
 // The runner that found nobody to claim from leaves no trace but on Nomad.
 func TestARunnerThatEndedUnclaimedIsReplaced(t *testing.T) {
-	synctest.Test(t, testARunnerThatEndedUnclaimedIsReplaced)
+	bubble(t, testARunnerThatEndedUnclaimedIsReplaced)
 }
 func testARunnerThatEndedUnclaimedIsReplaced(t *testing.T) {
 	nomad := &cluster{dead: map[string]bool{"gha-2-1": true}, hidden: "gha-1-1"}
@@ -576,7 +584,7 @@ func testARunnerThatEndedUnclaimedIsReplaced(t *testing.T) {
 
 // An image that cannot be pulled ends a runner after its claim.
 func TestARunnerThatEndedConfiguredIsReplaced(t *testing.T) {
-	synctest.Test(t, testARunnerThatEndedConfiguredIsReplaced)
+	bubble(t, testARunnerThatEndedConfiguredIsReplaced)
 }
 func testARunnerThatEndedConfiguredIsReplaced(t *testing.T) {
 	nomad := &cluster{}
@@ -607,7 +615,7 @@ func testARunnerThatEndedConfiguredIsReplaced(t *testing.T) {
 
 // A fast node may start the runner before the registration is recorded here.
 func TestAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
-	synctest.Test(t, testAClaimMayOvertakeTheRecordOfItsRegistration)
+	bubble(t, testAClaimMayOvertakeTheRecordOfItsRegistration)
 }
 func testAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
 	var r *running
@@ -624,7 +632,7 @@ func testAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
 }
 
 func TestConcurrentClaimsGetOneConfiguration(t *testing.T) {
-	synctest.Test(t, testConcurrentClaimsGetOneConfiguration)
+	bubble(t, testConcurrentClaimsGetOneConfiguration)
 }
 func testConcurrentClaimsGetOneConfiguration(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
@@ -646,7 +654,7 @@ func testConcurrentClaimsGetOneConfiguration(t *testing.T) {
 	}
 }
 
-func TestAStopFinishesWhatIsInHand(t *testing.T) { synctest.Test(t, testAStopFinishesWhatIsInHand) }
+func TestAStopFinishesWhatIsInHand(t *testing.T) { bubble(t, testAStopFinishesWhatIsInHand) }
 func testAStopFinishesWhatIsInHand(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	nomad := &cluster{within: func(router.StartRequest) { close(entered); <-leave }}
@@ -669,7 +677,7 @@ func testAStopFinishesWhatIsInHand(t *testing.T) {
 }
 
 func TestTheListenersServeWhatIsTheirs(t *testing.T) {
-	synctest.Test(t, testTheListenersServeWhatIsTheirs)
+	bubble(t, testTheListenersServeWhatIsTheirs)
 }
 func testTheListenersServeWhatIsTheirs(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})

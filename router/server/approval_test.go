@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -45,7 +44,7 @@ func (n *gatedNomad) Start(ctx context.Context, r router.StartRequest) (router.S
 
 // The delivery that says so got lost: the claim hears of it, and gets nothing.
 func TestAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
-	synctest.Test(t, testAClaimForAJobBehindAnApprovalGetsNothing)
+	bubble(t, testAClaimForAJobBehindAnApprovalGetsNothing)
 }
 func testAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
 	for _, lost := range []bool{true, false} {
@@ -77,7 +76,7 @@ func testAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
 }
 
 func TestARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
-	synctest.Test(t, testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims)
+	bubble(t, testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims)
 }
 func testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
 	w := newWorld(t, nowhereRule)
@@ -99,7 +98,7 @@ func testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
 // What GitHub announces at once: queued with the status waiting, waiting, and
 // queued when somebody has approved, which gets lost.
 func TestAnApprovalThatGotLostIsAskedFor(t *testing.T) {
-	synctest.Test(t, testAnApprovalThatGotLostIsAskedFor)
+	bubble(t, testAnApprovalThatGotLostIsAskedFor)
 }
 func testAnApprovalThatGotLostIsAskedFor(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -115,7 +114,7 @@ func testAnApprovalThatGotLostIsAskedFor(t *testing.T) {
 
 // Its runner was configured before GitHub had the job wait.
 func TestAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
-	synctest.Test(t, testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved)
+	bubble(t, testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved)
 }
 func testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -150,7 +149,7 @@ func testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
 // The deliveries of a protected job come late: before the one that had it queued
 // they were sent, and after it they arrive.
 func TestADeliveryThatComesLateHoldsNoJobBack(t *testing.T) {
-	synctest.Test(t, testADeliveryThatComesLateHoldsNoJobBack)
+	bubble(t, testADeliveryThatComesLateHoldsNoJobBack)
 }
 func testADeliveryThatComesLateHoldsNoJobBack(t *testing.T) {
 	asked := make(chan struct{}, 10)

@@ -4,7 +4,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -21,7 +20,7 @@ func (budgeted) Budget() []router.Budget {
 	}
 }
 
-func TestGitHubsLimitsAreMetrics(t *testing.T) { synctest.Test(t, testGitHubsLimitsAreMetrics) }
+func TestGitHubsLimitsAreMetrics(t *testing.T) { bubble(t, testGitHubsLimitsAreMetrics) }
 func testGitHubsLimitsAreMetrics(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h, func(c *server.Config) { c.GitHub = budgeted{h} })

@@ -20,6 +20,7 @@ import (
 
 // A claim is good only while Nomad starts the runner; a refused one spends no token.
 func TestAClaimMustComeFromAStartingAllocation(t *testing.T) {
+	t.Parallel()
 	starting := router.Allocation{ID: "a", Status: "pending", Desired: "run", Node: "one", NodeAddr: "127.0.0.1"}
 	with := func(change func(*router.Allocation)) router.Allocation {
 		a := starting
@@ -201,7 +202,7 @@ func TestAClaimAsksGitHubWhetherTheJobIsStillQueued(t *testing.T) {
 
 // What GitHub says frees the runner, and the next job in need gets it.
 func TestAClaimServesTheJobThatNeedsItNow(t *testing.T) {
-	synctest.Test(t, testAClaimServesTheJobThatNeedsItNow)
+	bubble(t, testAClaimServesTheJobThatNeedsItNow)
 }
 func testAClaimServesTheJobThatNeedsItNow(t *testing.T) {
 	nomad := &cluster{}
@@ -241,7 +242,7 @@ func (away) Allocation(ctx context.Context, _ router.Runner) (router.Allocation,
 }
 
 func TestAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
-	synctest.Test(t, testAClaimWhileNomadIsSilentEndsInTime)
+	bubble(t, testAClaimWhileNomadIsSilentEndsInTime)
 }
 func testAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *server.Config) { c.Nomad = away{c.Nomad.(*cluster)} })
@@ -260,7 +261,7 @@ func (stuckStore) Claim(ctx context.Context, _ [32]byte, _ time.Time) (router.Cl
 }
 
 func TestAClaimThatTheDatabaseCannotRecordEndsInTime(t *testing.T) {
-	synctest.Test(t, testAClaimThatTheDatabaseCannotRecordEndsInTime)
+	bubble(t, testAClaimThatTheDatabaseCannotRecordEndsInTime)
 }
 func testAClaimThatTheDatabaseCannotRecordEndsInTime(t *testing.T) {
 	r := start(t, stuckStore{openStore(t)}, &cluster{}, &hub{})
@@ -286,7 +287,7 @@ func (tokens) Runner(_ context.Context, t router.Target, name string) (router.Gi
 }
 
 func TestARunnerThatRegisteredItselfIsTakenOffGitHub(t *testing.T) {
-	synctest.Test(t, testARunnerThatRegisteredItselfIsTakenOffGitHub)
+	bubble(t, testARunnerThatRegisteredItselfIsTakenOffGitHub)
 }
 func testARunnerThatRegisteredItselfIsTakenOffGitHub(t *testing.T) {
 	h := &hub{}
@@ -308,7 +309,7 @@ func withTokens(t *testing.T) func(*server.Config) {
 	}
 }
 
-func TestAClaimByRegistrationToken(t *testing.T) { synctest.Test(t, testAClaimByRegistrationToken) }
+func TestAClaimByRegistrationToken(t *testing.T) { bubble(t, testAClaimByRegistrationToken) }
 func testAClaimByRegistrationToken(t *testing.T) {
 	st := openStore(t)
 	r := start(t, st, &cluster{}, &hub{}, withTokens(t))

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -24,7 +23,7 @@ func (c *wallClock) set(by time.Duration) { c.ahead.Add(int64(by)) }
 
 // A running job is not stopped at its time limit because the clock was set: GitHub's
 // own must say that it ran for so long.
-func TestAClockThatIsSetStopsNoJob(t *testing.T) { synctest.Test(t, testAClockThatIsSetStopsNoJob) }
+func TestAClockThatIsSetStopsNoJob(t *testing.T) { bubble(t, testAClockThatIsSetStopsNoJob) }
 func testAClockThatIsSetStopsNoJob(t *testing.T) {
 	for _, by := range []time.Duration{time.Hour, -time.Hour} {
 		w := newWorld(t, limitRule)
@@ -48,7 +47,7 @@ func testAClockThatIsSetStopsNoJob(t *testing.T) {
 }
 
 // When GitHub cannot say, the time counts that this process has seen the job run.
-func TestATimeLimitWithoutGitHub(t *testing.T) { synctest.Test(t, testATimeLimitWithoutGitHub) }
+func TestATimeLimitWithoutGitHub(t *testing.T) { bubble(t, testATimeLimitWithoutGitHub) }
 func testATimeLimitWithoutGitHub(t *testing.T) {
 	w := newWorld(t, limitRule)
 	var clock wallClock
@@ -112,7 +111,7 @@ func TestAClockThatIsSetBackDelaysNothing(t *testing.T) {
 
 // Nor is history forgotten.
 func TestAClockThatIsSetForwardForgetsNothing(t *testing.T) {
-	synctest.Test(t, testAClockThatIsSetForwardForgetsNothing)
+	bubble(t, testAClockThatIsSetForwardForgetsNothing)
 }
 func testAClockThatIsSetForwardForgetsNothing(t *testing.T) {
 	clock := &wallClock{}

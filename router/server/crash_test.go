@@ -128,6 +128,7 @@ func (n crashingNomad) Stop(ctx context.Context, r router.Runner) error {
 // Wherever the process ends between a delivery and a running runner, the next
 // one brings the job there, with one runner that holds a configuration.
 func TestNoCrashLosesAJobOrStartsTwoRunners(t *testing.T) {
+	t.Parallel()
 	const claim, config, configured, online = 5, 6, 7, 8 // after receive, prepare, start and dispatched
 	for n := 1; n <= online; n++ {
 		for _, after := range []bool{false, true} {
@@ -207,6 +208,7 @@ func (c *crash) gone() bool {
 // Wherever the process ends between the news that no job needs a runner and its
 // end, the next one ends it; or it serves the job that needs one.
 func TestNoCrashLeavesARunnerIdle(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name         string
 		online       bool // else its allocation waits
@@ -276,6 +278,7 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 // A runner that claims for another job than its own is that one's, wherever the
 // process ends.
 func TestNoCrashLosesAJobThatTookOverARunner(t *testing.T) {
+	t.Parallel()
 	for n := 1; n <= 4; n++ { // claim, config, configured, online
 		for _, after := range []bool{false, true} {
 			virtual(t, fmt.Sprintf("step %d, after=%v", n, after), func(t *testing.T) {

@@ -128,7 +128,7 @@ func committed(id int64, labels ...string) router.Delivery {
 }
 
 func TestACommitSaysWhyAJobWaitsAndWhenItRuns(t *testing.T) {
-	synctest.Test(t, testACommitSaysWhyAJobWaitsAndWhenItRuns)
+	bubble(t, testACommitSaysWhyAJobWaitsAndWhenItRuns)
 }
 func testACommitSaysWhyAJobWaitsAndWhenItRuns(t *testing.T) {
 	h, clock := &hub{}, newShift()
@@ -191,7 +191,7 @@ func TestACommitSaysWhatTheStatusSays(t *testing.T) {
 }
 
 func TestNothingIsSaidUnlessTheRulesHaveItSo(t *testing.T) {
-	synctest.Test(t, testNothingIsSaidUnlessTheRulesHaveItSo)
+	bubble(t, testNothingIsSaidUnlessTheRulesHaveItSo)
 }
 func testNothingIsSaidUnlessTheRulesHaveItSo(t *testing.T) {
 	h, clock := &hub{}, newShift()
@@ -250,7 +250,7 @@ func TestWhatGitHubDoesNotTakeIsTriedLater(t *testing.T) {
 }
 
 func TestARunThatNothingCanServeIsCancelled(t *testing.T) {
-	synctest.Test(t, testARunThatNothingCanServeIsCancelled)
+	bubble(t, testARunThatNothingCanServeIsCancelled)
 }
 func testARunThatNothingCanServeIsCancelled(t *testing.T) {
 	h, clock := &hub{}, newShift()
@@ -328,7 +328,7 @@ func TestARunWithAJobThatRunsOrMayIsNotCancelled(t *testing.T) {
 
 // GitHub may hide a run for a while, or for good; what it has is not known then.
 func TestARunOfWhichGitHubListsNoJobIsNotCancelled(t *testing.T) {
-	synctest.Test(t, testARunOfWhichGitHubListsNoJobIsNotCancelled)
+	bubble(t, testARunOfWhichGitHubListsNoJobIsNotCancelled)
 }
 func testARunOfWhichGitHubListsNoJobIsNotCancelled(t *testing.T) {
 	h, clock := &hub{}, newShift()
@@ -356,7 +356,7 @@ func testARunOfWhichGitHubListsNoJobIsNotCancelled(t *testing.T) {
 // In the usual scope are all self-hosted jobs of an organization, those that
 // ask for runners of another stack among them.
 func TestARunOfAnotherStackIsNotCancelled(t *testing.T) {
-	synctest.Test(t, testARunOfAnotherStackIsNotCancelled)
+	bubble(t, testARunOfAnotherStackIsNotCancelled)
 }
 func testARunOfAnotherStackIsNotCancelled(t *testing.T) {
 	h, clock := &hub{}, newShift()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
-	"testing/synctest"
 
 	"switchyard/router"
 	"switchyard/router/server"
@@ -38,7 +37,7 @@ func (f faults) Enabled(context.Context, slog.Level) bool { return true }
 func (f faults) WithAttrs([]slog.Attr) slog.Handler       { return f }
 
 func TestATokenThatMayNotFollowNomadIsAFault(t *testing.T) {
-	synctest.Test(t, testATokenThatMayNotFollowNomadIsAFault)
+	bubble(t, testATokenThatMayNotFollowNomadIsAFault)
 }
 func testATokenThatMayNotFollowNomadIsAFault(t *testing.T) {
 	f := faults{slog.DiscardHandler, make(chan slog.Record, 1)}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -31,7 +30,7 @@ func (n *listedNomad) Jobs(ctx context.Context, region string) ([]router.NomadJo
 
 // Whoever may register jobs in some other namespace can name one as a runner is
 // named, and write what they like into its meta. They get no configuration for it.
-func TestAForgedRunnerIsNotTakenUp(t *testing.T) { synctest.Test(t, testAForgedRunnerIsNotTakenUp) }
+func TestAForgedRunnerIsNotTakenUp(t *testing.T) { bubble(t, testAForgedRunnerIsNotTakenUp) }
 func testAForgedRunnerIsNotTakenUp(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
 	n := &listedNomad{Nomad: w.Client}

@@ -16,7 +16,7 @@ import (
 
 // Both listeners bound their connections, and count those that they close.
 func TestBothListenersBoundTheirConnections(t *testing.T) {
-	synctest.Test(t, testBothListenersBoundTheirConnections)
+	bubble(t, testBothListenersBoundTheirConnections)
 }
 func testBothListenersBoundTheirConnections(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *server.Config) { c.Connections = 8 })
@@ -57,7 +57,7 @@ func testBothListenersBoundTheirConnections(t *testing.T) {
 
 // A browser opens connections in advance; a router that stops does not wait for them.
 func TestAStopWaitsForNoUnusedConnection(t *testing.T) {
-	synctest.Test(t, testAStopWaitsForNoUnusedConnection)
+	bubble(t, testAStopWaitsForNoUnusedConnection)
 }
 func testAStopWaitsForNoUnusedConnection(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})

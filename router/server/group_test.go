@@ -23,7 +23,7 @@ rules:
 
 // GitHub registers no runner without a label, and tells nobody which group a job asks for.
 func TestAJobThatAsksForAGroupAloneIsServed(t *testing.T) {
-	synctest.Test(t, testAJobThatAsksForAGroupAloneIsServed)
+	bubble(t, testAJobThatAsksForAGroupAloneIsServed)
 }
 func testAJobThatAsksForAGroupAloneIsServed(t *testing.T) {
 	for _, registration := range []string{"jit", "token"} {
@@ -116,7 +116,7 @@ func TestAJobWaitsForAGroupThatDoesNotExist(t *testing.T) {
 
 // What GitHub would refuse is known before a node is spent on it.
 func TestNoRunnerIsStartedThatGitHubWouldNotRegister(t *testing.T) {
-	synctest.Test(t, testNoRunnerIsStartedThatGitHubWouldNotRegister)
+	bubble(t, testNoRunnerIsStartedThatGitHubWouldNotRegister)
 }
 func testNoRunnerIsStartedThatGitHubWouldNotRegister(t *testing.T) {
 	set, err := rules.Parse("rules.yaml", []byte(`

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -88,7 +87,7 @@ func (f *full) Counts(ctx context.Context) (map[router.JobState]int, error) {
 }
 
 func TestOnlyTheStoreMakesARouterNotReady(t *testing.T) {
-	synctest.Test(t, testOnlyTheStoreMakesARouterNotReady)
+	bubble(t, testOnlyTheStoreMakesARouterNotReady)
 }
 func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 	f := &full{Store: openStore(t)}
@@ -153,7 +152,7 @@ func (s unhurried) Repositories(ctx context.Context, each func(rules.Repo) error
 	}
 }
 
-func TestAFirstLookIsToldOf(t *testing.T) { synctest.Test(t, testAFirstLookIsToldOf) }
+func TestAFirstLookIsToldOf(t *testing.T) { bubble(t, testAFirstLookIsToldOf) }
 func testAFirstLookIsToldOf(t *testing.T) {
 	h := unhurried{&hub{}, make(chan struct{})}
 	r := start(t, openStore(t), &cluster{}, h.hub, func(c *server.Config) { c.GitHub = h })
@@ -166,7 +165,7 @@ func testAFirstLookIsToldOf(t *testing.T) {
 }
 
 func TestANomadWithoutALeaderIsToldOf(t *testing.T) {
-	synctest.Test(t, testANomadWithoutALeaderIsToldOf)
+	bubble(t, testANomadWithoutALeaderIsToldOf)
 }
 func testANomadWithoutALeaderIsToldOf(t *testing.T) {
 	w := newWorld(t, plainRule)

@@ -81,6 +81,7 @@ func (c *matrixYard) served(ids []int64) {
 
 // GitHub calls all jobs of a matrix queued, and hands them out one after another.
 func TestAMatrixWithMaxParallelGetsFewRunners(t *testing.T) {
+	t.Parallel()
 	for name, takes := range map[string]time.Duration{"short jobs": time.Minute, "long jobs": 15 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -127,6 +128,7 @@ func TestAMatrixThatGitHubHandsOutAtOnceIsStartedQuickly(t *testing.T) {
 // GitHub says in no delivery that the jobs wait for an approval: it is asked before any of them
 // gets a runner, for all of them at once.
 func TestJobsBehindAnApprovalGetNoRunner(t *testing.T) {
+	t.Parallel()
 	const jobs = 100
 	for name, spec := range map[string]githubsim.JobSpec{
 		"their deliveries say so":             {Waiting: true},

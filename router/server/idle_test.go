@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"net/http"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -15,7 +14,7 @@ import (
 
 // While nothing happens, the database is not written, however often somebody asks whether all
 // is well: jobs run, and their runners live.
-func TestAnIdleServerWritesNothing(t *testing.T) { synctest.Test(t, testAnIdleServerWritesNothing) }
+func TestAnIdleServerWritesNothing(t *testing.T) { bubble(t, testAnIdleServerWritesNothing) }
 
 func testAnIdleServerWritesNothing(t *testing.T) {
 	w := newWorld(t, plainRule)

@@ -301,6 +301,7 @@ func shown(list []router.Trouble) (text string) {
 // has a line of it a minute, which says what to do only where that is needed: what failed
 // meanwhile is done again.
 func TestEachIncidentIsNamed(t *testing.T) {
+	t.Parallel()
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Log("promtool is not here: the alerts are not evaluated")
@@ -378,6 +379,7 @@ func testIncident(t *testing.T, in incident, file string) {
 
 // Whichever two incidents come at once, both are named, the newer one beside the older.
 func TestEachPairOfIncidentsIsNamed(t *testing.T) {
+	t.Parallel()
 	all := incidents()
 	for i, older := range all {
 		for j, newer := range all[i+1:] {

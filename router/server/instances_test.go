@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -22,7 +21,7 @@ import (
 // Two GitHubs that count alike, with repositories of the same names, are served
 // by one router and one Nomad, each by its own runners: also when something is
 // cancelled, and after the database was deleted.
-func TestTwoGitHubsAreKeptApart(t *testing.T) { synctest.Test(t, testTwoGitHubsAreKeptApart) }
+func TestTwoGitHubsAreKeptApart(t *testing.T) { bubble(t, testTwoGitHubsAreKeptApart) }
 func testTwoGitHubsAreKeptApart(t *testing.T) {
 	const secret = "another GitHub's secret"
 	w := newWorld(t, plainRule)
@@ -135,7 +134,7 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 // A job of a GitHub that is not configured any more starts nothing, stops no
 // other, and can be cancelled.
 func TestAGitHubThatIsNotConfiguredAnyMore(t *testing.T) {
-	synctest.Test(t, testAGitHubThatIsNotConfiguredAnyMore)
+	bubble(t, testAGitHubThatIsNotConfiguredAnyMore)
 }
 func testAGitHubThatIsNotConfiguredAnyMore(t *testing.T) {
 	nomad, h := &cluster{}, &hub{}

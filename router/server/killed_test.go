@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -80,7 +79,7 @@ func (n unsure) Allocation(ctx context.Context, r router.Runner) (router.Allocat
 
 // A runner whose claim the router refused ended for that, and not as its node cannot
 // reach the router.
-func TestARefusedClaimIsToldOf(t *testing.T) { synctest.Test(t, testARefusedClaimIsToldOf) }
+func TestARefusedClaimIsToldOf(t *testing.T) { bubble(t, testARefusedClaimIsToldOf) }
 func testARefusedClaimIsToldOf(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.Start(slowly, func(c *server.Config) { c.Nomad = unsure{c.Nomad, new(atomic.Int64)} })

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -15,7 +14,7 @@ import (
 )
 
 // What a job asks for is kept once, and is not much: also of a job that nothing is to serve.
-func TestLabelsAreStoredOnce(t *testing.T) { synctest.Test(t, testLabelsAreStoredOnce) }
+func TestLabelsAreStoredOnce(t *testing.T) { bubble(t, testLabelsAreStoredOnce) }
 func testLabelsAreStoredOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	st, err := store.Open(t.Context(), path)

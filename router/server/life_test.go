@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -43,7 +42,7 @@ rules:
 `
 
 func TestAPlacementAndAnEndAreOnTheTimeline(t *testing.T) {
-	synctest.Test(t, testAPlacementAndAnEndAreOnTheTimeline)
+	bubble(t, testAPlacementAndAnEndAreOnTheTimeline)
 }
 func testAPlacementAndAnEndAreOnTheTimeline(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -68,7 +67,7 @@ func testAPlacementAndAnEndAreOnTheTimeline(t *testing.T) {
 
 // Each runner fails before it claims: at once, and with Nomad's words.
 func TestARunnerThatFailsIsReplacedAtOnce(t *testing.T) {
-	synctest.Test(t, testARunnerThatFailsIsReplacedAtOnce)
+	bubble(t, testARunnerThatFailsIsReplacedAtOnce)
 }
 func testARunnerThatFailsIsReplacedAtOnce(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -91,7 +90,7 @@ rules:
 `
 
 func TestARunnerWithoutANodeFallsBack(t *testing.T) {
-	synctest.Test(t, testARunnerWithoutANodeFallsBack)
+	bubble(t, testARunnerWithoutANodeFallsBack)
 }
 func testARunnerWithoutANodeFallsBack(t *testing.T) {
 	w := newWorld(t, fallbackRule)
@@ -126,7 +125,7 @@ func quick(c *server.Config) {
 	c.Sweep, c.Doubt, c.Idle = 20*time.Millisecond, 100*time.Millisecond, 200*time.Millisecond
 }
 
-func TestAJobIsStoppedAtItsTimeLimit(t *testing.T) { synctest.Test(t, testAJobIsStoppedAtItsTimeLimit) }
+func TestAJobIsStoppedAtItsTimeLimit(t *testing.T) { bubble(t, testAJobIsStoppedAtItsTimeLimit) }
 func testAJobIsStoppedAtItsTimeLimit(t *testing.T) {
 	w := newWorld(t, limitRule)
 	w.Start(slowly, func(c *server.Config) { c.Sweep, c.Doubt = 5*time.Second, 4*time.Second })
@@ -149,7 +148,7 @@ func testAJobIsStoppedAtItsTimeLimit(t *testing.T) {
 }
 
 func TestAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
-	synctest.Test(t, testAJobWhoseEndGotLostIsAskedFor)
+	bubble(t, testAJobWhoseEndGotLostIsAskedFor)
 }
 func testAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -166,7 +165,7 @@ func testAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
 }
 
 // A runner that is configured and alive, but that GitHub does not know.
-func TestAGhostIsReplaced(t *testing.T) { synctest.Test(t, testAGhostIsReplaced) }
+func TestAGhostIsReplaced(t *testing.T) { bubble(t, testAGhostIsReplaced) }
 func testAGhostIsReplaced(t *testing.T) {
 	w := newWorld(t, plainRule)
 	ghost := true
@@ -201,7 +200,7 @@ func awaitOnline(w *routertest.World, id int64) {
 }
 
 // Its job was cancelled, and nobody said so.
-func TestAnIdleRunnerIsRemoved(t *testing.T) { synctest.Test(t, testAnIdleRunnerIsRemoved) }
+func TestAnIdleRunnerIsRemoved(t *testing.T) { bubble(t, testAnIdleRunnerIsRemoved) }
 func testAnIdleRunnerIsRemoved(t *testing.T) {
 	w := newWorld(t, plainRule)
 	connect := make(chan struct{})
@@ -258,7 +257,7 @@ func (n *haltingNomad) Start(ctx context.Context, r router.StartRequest) (router
 }
 
 func TestAFallbackStartsWhenTheFirstRunnerIsStopped(t *testing.T) {
-	synctest.Test(t, testAFallbackStartsWhenTheFirstRunnerIsStopped)
+	bubble(t, testAFallbackStartsWhenTheFirstRunnerIsStopped)
 }
 func testAFallbackStartsWhenTheFirstRunnerIsStopped(t *testing.T) {
 	w := newWorld(t, fallbackRule)
@@ -283,7 +282,7 @@ rules:
 
 // One job runs and another waits for its node when the database is deleted.
 func TestWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
-	synctest.Test(t, testWithTheDatabaseDeletedRunnersAreTakenUp)
+	bubble(t, testWithTheDatabaseDeletedRunnersAreTakenUp)
 }
 func testWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
@@ -331,7 +330,7 @@ func testWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 
 // Another router may share the Nomad.
 func TestAnotherRoutersRunnersAreLeftAlone(t *testing.T) {
-	synctest.Test(t, testAnotherRoutersRunnersAreLeftAlone)
+	bubble(t, testAnotherRoutersRunnersAreLeftAlone)
 }
 func testAnotherRoutersRunnersAreLeftAlone(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
@@ -373,7 +372,7 @@ func (g *stubbornGitHub) RemoveRunner(ctx context.Context, t router.Target, id i
 }
 
 func TestDeadRunnersAreRemovedFromGitHub(t *testing.T) {
-	synctest.Test(t, testDeadRunnersAreRemovedFromGitHub)
+	bubble(t, testDeadRunnersAreRemovedFromGitHub)
 }
 func testDeadRunnersAreRemovedFromGitHub(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -421,7 +420,7 @@ func (n *askedNomad) Unplaced(ctx context.Context, j router.Job, r router.Runner
 }
 
 func TestACrowdThatWaitsIsExplainedByFewQuestions(t *testing.T) {
-	synctest.Test(t, testACrowdThatWaitsIsExplainedByFewQuestions)
+	bubble(t, testACrowdThatWaitsIsExplainedByFewQuestions)
 }
 func testACrowdThatWaitsIsExplainedByFewQuestions(t *testing.T) {
 	w := routertest.New(t, routertest.Config{Network: &network, Rules: `

@@ -2,7 +2,6 @@ package server_test
 
 import (
 	"testing"
-	"testing/synctest"
 
 	"switchyard/router"
 	"switchyard/router/server"
@@ -17,7 +16,7 @@ func limitRules(t *testing.T, running string) *rules.Set {
 }
 
 func TestALimitHoldsJobsUntilOthersEnd(t *testing.T) {
-	synctest.Test(t, testALimitHoldsJobsUntilOthersEnd)
+	bubble(t, testALimitHoldsJobsUntilOthersEnd)
 }
 func testALimitHoldsJobsUntilOthersEnd(t *testing.T) {
 	nomad := &cluster{}
@@ -48,7 +47,7 @@ func testALimitHoldsJobsUntilOthersEnd(t *testing.T) {
 }
 
 func TestHeldJobsAreLookedAtAgainAfterAStart(t *testing.T) {
-	synctest.Test(t, testHeldJobsAreLookedAtAgainAfterAStart)
+	bubble(t, testHeldJobsAreLookedAtAgainAfterAStart)
 }
 func testHeldJobsAreLookedAtAgainAfterAStart(t *testing.T) {
 	st, nomad := openStore(t), &cluster{}

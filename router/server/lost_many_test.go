@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -47,7 +46,7 @@ func (c *requests) take() map[string]int {
 
 // Many runners wait for nodes when the database is deleted, and jobs go on coming.
 func TestWithTheDatabaseDeletedManyRunnersAreTakenUpInOneListing(t *testing.T) {
-	synctest.Test(t, testWithTheDatabaseDeletedManyRunnersAreTakenUpInOneListing)
+	bubble(t, testWithTheDatabaseDeletedManyRunnersAreTakenUpInOneListing)
 }
 func testWithTheDatabaseDeletedManyRunnersAreTakenUpInOneListing(t *testing.T) {
 	const lost, later = 100, 10

@@ -89,7 +89,7 @@ func (p *post) redelivered() []int64 {
 }
 
 func TestDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
-	synctest.Test(t, testDeliveriesThatNeverArrivedAreMadeAgain)
+	bubble(t, testDeliveriesThatNeverArrivedAreMadeAgain)
 }
 func testDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 	now := time.Now()
@@ -131,7 +131,7 @@ func testDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 }
 
 func TestARedeliveryIsTriedSomeTimesWithABackOff(t *testing.T) {
-	synctest.Test(t, testARedeliveryIsTriedSomeTimesWithABackOff)
+	bubble(t, testARedeliveryIsTriedSomeTimesWithABackOff)
 }
 func testARedeliveryIsTriedSomeTimesWithABackOff(t *testing.T) {
 	st := openStore(t)
@@ -174,7 +174,7 @@ func testARedeliveryIsTriedSomeTimesWithABackOff(t *testing.T) {
 }
 
 func TestAHookThatCannotBeReadKeepsNoOtherFromBeingSo(t *testing.T) {
-	synctest.Test(t, testAHookThatCannotBeReadKeepsNoOtherFromBeingSo)
+	bubble(t, testAHookThatCannotBeReadKeepsNoOtherFromBeingSo)
 }
 func testAHookThatCannotBeReadKeepsNoOtherFromBeingSo(t *testing.T) {
 	st := openStore(t)
@@ -215,7 +215,7 @@ func prove(t *testing.T, st Store, h router.Hook) {
 	must(t, st.Swept(t.Context(), router.HookSweep{Hook: h, Swept: now, Proved: true}, nil, now))
 }
 
-func TestManyHooksAreSweptInTurn(t *testing.T) { synctest.Test(t, testManyHooksAreSweptInTurn) }
+func TestManyHooksAreSweptInTurn(t *testing.T) { bubble(t, testManyHooksAreSweptInTurn) }
 func testManyHooksAreSweptInTurn(t *testing.T) {
 	st := openStore(t)
 	for id := int64(1); id <= 120; id++ {
@@ -257,7 +257,7 @@ func testManyHooksAreSweptInTurn(t *testing.T) {
 
 // Which webhook a delivery came by is in headers that nobody signed.
 func TestHeadersThatNobodySignedChangeNoHook(t *testing.T) {
-	synctest.Test(t, testHeadersThatNobodySignedChangeNoHook)
+	bubble(t, testHeadersThatNobodySignedChangeNoHook)
 }
 func testHeadersThatNobodySignedChangeNoHook(t *testing.T) {
 	st := openStore(t)
@@ -317,7 +317,7 @@ func testHeadersThatNobodySignedChangeNoHook(t *testing.T) {
 }
 
 // What fails of many webhooks is one line, and no long one.
-func TestTheLogOfASweepIsShort(t *testing.T) { synctest.Test(t, testTheLogOfASweepIsShort) }
+func TestTheLogOfASweepIsShort(t *testing.T) { bubble(t, testTheLogOfASweepIsShort) }
 func testTheLogOfASweepIsShort(t *testing.T) {
 	st := openStore(t)
 	for id := int64(1); id <= 200; id++ {
@@ -345,7 +345,7 @@ func testTheLogOfASweepIsShort(t *testing.T) {
 // A copy of the database does not know what came after it was made, and GitHub
 // has all of it as arrived.
 func TestAtTheStartWhatTheDatabaseLacksIsDeliveredAgain(t *testing.T) {
-	synctest.Test(t, testAtTheStartWhatTheDatabaseLacksIsDeliveredAgain)
+	bubble(t, testAtTheStartWhatTheDatabaseLacksIsDeliveredAgain)
 }
 func testAtTheStartWhatTheDatabaseLacksIsDeliveredAgain(t *testing.T) {
 	now := time.Now()

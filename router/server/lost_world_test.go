@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"os"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -15,7 +14,7 @@ import (
 )
 
 func TestNoJobIsLostWithItsDeliveries(t *testing.T) {
-	synctest.Test(t, testNoJobIsLostWithItsDeliveries)
+	bubble(t, testNoJobIsLostWithItsDeliveries)
 }
 func testNoJobIsLostWithItsDeliveries(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -43,7 +42,7 @@ func testNoJobIsLostWithItsDeliveries(t *testing.T) {
 }
 
 func TestWhatFailedWhileWeWereDownIsDeliveredAgain(t *testing.T) {
-	synctest.Test(t, testWhatFailedWhileWeWereDownIsDeliveredAgain)
+	bubble(t, testWhatFailedWhileWeWereDownIsDeliveredAgain)
 }
 func testWhatFailedWhileWeWereDownIsDeliveredAgain(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -58,7 +57,7 @@ func testWhatFailedWhileWeWereDownIsDeliveredAgain(t *testing.T) {
 }
 
 func TestWithTheDatabaseDeletedWaitingJobsAreFound(t *testing.T) {
-	synctest.Test(t, testWithTheDatabaseDeletedWaitingJobsAreFound)
+	bubble(t, testWithTheDatabaseDeletedWaitingJobsAreFound)
 }
 func testWithTheDatabaseDeletedWaitingJobsAreFound(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -87,7 +86,7 @@ func testWithTheDatabaseDeletedWaitingJobsAreFound(t *testing.T) {
 
 // What a store refused is not left until the next sweep, which may be minutes away.
 func TestWhatAFullDiskRefusedIsDeliveredAgainAtOnce(t *testing.T) {
-	synctest.Test(t, testWhatAFullDiskRefusedIsDeliveredAgainAtOnce)
+	bubble(t, testWhatAFullDiskRefusedIsDeliveredAgainAtOnce)
 }
 func testWhatAFullDiskRefusedIsDeliveredAgainAtOnce(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -123,6 +122,7 @@ func testWhatAFullDiskRefusedIsDeliveredAgainAtOnce(t *testing.T) {
 // Of the jobs that came after a copy of the database was made, GitHub has all
 // deliveries as arrived.
 func TestWithACopyOfTheDatabaseRestoredLaterJobsAreFound(t *testing.T) {
+	t.Parallel()
 	for _, old := range []bool{false, true} {
 		virtual(t, fmt.Sprintf("older than GitHub's deliveries: %t", old), func(t *testing.T) {
 			w := newWorld(t, `

@@ -17,7 +17,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -74,7 +73,7 @@ func series(text string) map[string]bool {
 	return all
 }
 
-func TestTheMetricsTellOfAJobsLife(t *testing.T) { synctest.Test(t, testTheMetricsTellOfAJobsLife) }
+func TestTheMetricsTellOfAJobsLife(t *testing.T) { bubble(t, testTheMetricsTellOfAJobsLife) }
 func testTheMetricsTellOfAJobsLife(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.Start()
@@ -116,7 +115,7 @@ func checkMetrics(t *testing.T, text string) {
 }
 
 func TestAJobWithoutANodeWaitsByThatReason(t *testing.T) {
-	synctest.Test(t, testAJobWithoutANodeWaitsByThatReason)
+	bubble(t, testAJobWithoutANodeWaitsByThatReason)
 }
 func testAJobWithoutANodeWaitsByThatReason(t *testing.T) {
 	w := newWorld(t, `
@@ -133,7 +132,7 @@ rules:
 }
 
 func TestWaitingJobsAreCountedByReason(t *testing.T) {
-	synctest.Test(t, testWaitingJobsAreCountedByReason)
+	bubble(t, testWaitingJobsAreCountedByReason)
 }
 func testWaitingJobsAreCountedByReason(t *testing.T) {
 	set, err := rules.Parse("rules.yaml", []byte(`
@@ -195,7 +194,7 @@ func (n refusing) Jobs(context.Context, string) ([]router.NomadJob, uint64, erro
 	return nil, 0, errors.New("connection refused")
 }
 
-func TestATheftIsCounted(t *testing.T) { synctest.Test(t, testATheftIsCounted) }
+func TestATheftIsCounted(t *testing.T) { bubble(t, testATheftIsCounted) }
 func testATheftIsCounted(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	req := r.dispatch(1)
@@ -220,7 +219,7 @@ func testATheftIsCounted(t *testing.T) {
 }
 
 // Whatever strangers put into deliveries adds nothing to what is shown.
-func TestStrangersAddNoSeries(t *testing.T) { synctest.Test(t, testStrangersAddNoSeries) }
+func TestStrangersAddNoSeries(t *testing.T) { bubble(t, testStrangersAddNoSeries) }
 func testStrangersAddNoSeries(t *testing.T) {
 	const secret = "0123456789abcdef"
 	count := telemetry.NewMetrics()
@@ -302,7 +301,7 @@ func testStrangersAddNoSeries(t *testing.T) {
 }
 
 // A side that is asked for ever other things, by a fault of ours, makes few series.
-func TestCallsAreBounded(t *testing.T) { synctest.Test(t, testCallsAreBounded) }
+func TestCallsAreBounded(t *testing.T) { bubble(t, testCallsAreBounded) }
 func testCallsAreBounded(t *testing.T) {
 	count := telemetry.NewMetrics()
 	for n := range 1000 {
@@ -334,7 +333,7 @@ func (c *counting) OpenJobs(ctx context.Context, within router.Scope) ([]router.
 }
 
 // Once for each of what is counted and what is wrong.
-func TestManyScrapesAskTheStoreOnce(t *testing.T) { synctest.Test(t, testManyScrapesAskTheStoreOnce) }
+func TestManyScrapesAskTheStoreOnce(t *testing.T) { bubble(t, testManyScrapesAskTheStoreOnce) }
 func testManyScrapesAskTheStoreOnce(t *testing.T) {
 	c := &counting{Store: openStore(t), came: make(chan struct{}, 1), gate: make(chan struct{})}
 	r := start(t, c, &cluster{}, &hub{})
@@ -371,7 +370,7 @@ func (failing) OpenJobs(context.Context, router.Scope) ([]router.OpenJobs, error
 }
 
 func TestAScrapeShowsTheRestWhenTheStoreFails(t *testing.T) {
-	synctest.Test(t, testAScrapeShowsTheRestWhenTheStoreFails)
+	bubble(t, testAScrapeShowsTheRestWhenTheStoreFails)
 }
 func testAScrapeShowsTheRestWhenTheStoreFails(t *testing.T) {
 	r := start(t, failing{openStore(t)}, &cluster{}, &hub{})
@@ -383,7 +382,7 @@ func testAScrapeShowsTheRestWhenTheStoreFails(t *testing.T) {
 }
 
 func TestADeniedJobThatOurRunnerServedIsSaid(t *testing.T) {
-	synctest.Test(t, testADeniedJobThatOurRunnerServedIsSaid)
+	bubble(t, testADeniedJobThatOurRunnerServedIsSaid)
 }
 func testADeniedJobThatOurRunnerServedIsSaid(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})

@@ -45,6 +45,7 @@ func (y *yard) idle(id int64, try int) router.Job {
 
 // GitHub keeps a job from a runner that is there for it, and the job's reason says why.
 func TestAnIdleRunnersJobSaysWhatGitHubKnows(t *testing.T) {
+	t.Parallel()
 	plain := githubsim.JobSpec{Labels: []string{"nomad"}, Private: true}
 	another := githubsim.JobSpec{Labels: []string{"nomad"}, Private: true, Group: "elsewhere"}
 	down := func(status int) func(*yard) {
@@ -162,6 +163,7 @@ func TestTheWaitsGrowWithIdleRunnersAlone(t *testing.T) {
 
 // A job whose state changes on GitHub waits no longer, nor do jobs for which the rules change.
 func TestAChangeEndsTheWaitAfterAnIdleRunner(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, y *yard, id int64){
 		"GitHub holds it for an approval, and lets it go": func(t *testing.T, y *yard, id int64) {
 			must(t, y.GitHub.Protect(id))

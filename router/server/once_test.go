@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -21,7 +20,7 @@ const before201 = "1.11.3"
 // The registration of a process that has ended is on its way still, and is committed
 // after that of the next process. Nomad has the first one's token then.
 func TestARegistrationOutlivesItsProcess(t *testing.T) {
-	synctest.Test(t, testARegistrationOutlivesItsProcess)
+	bubble(t, testARegistrationOutlivesItsProcess)
 }
 func testARegistrationOutlivesItsProcess(t *testing.T) {
 	w := newWorld(t, plainRule)
@@ -65,7 +64,7 @@ func testARegistrationOutlivesItsProcess(t *testing.T) {
 // Eight processes with one database start one runner, and Nomad takes each
 // registration. Whichever it has in the end, its token is good, once.
 func TestEightProcessesStartOneRunner(t *testing.T) {
-	synctest.Test(t, testEightProcessesStartOneRunner)
+	bubble(t, testEightProcessesStartOneRunner)
 }
 func testEightProcessesStartOneRunner(t *testing.T) {
 	const senders = 8

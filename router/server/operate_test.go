@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -45,7 +44,7 @@ func (r *running) runner(id string) router.Runner {
 }
 
 func TestAnOperatorHasAJobDecidedAgain(t *testing.T) {
-	synctest.Test(t, testAnOperatorHasAJobDecidedAgain)
+	bubble(t, testAnOperatorHasAJobDecidedAgain)
 }
 func testAnOperatorHasAJobDecidedAgain(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
@@ -95,7 +94,7 @@ func testAnOperatorHasAJobDecidedAgain(t *testing.T) {
 }
 
 // A job that waits for its next attempt is decided at once.
-func TestAnOperatorShortensAWait(t *testing.T) { synctest.Test(t, testAnOperatorShortensAWait) }
+func TestAnOperatorShortensAWait(t *testing.T) { bubble(t, testAnOperatorShortensAWait) }
 func testAnOperatorShortensAWait(t *testing.T) {
 	var broken = true
 	nomad := &cluster{}
@@ -125,7 +124,7 @@ func (deafHub) CancelRun(context.Context, router.Repo, int64) error {
 }
 
 func TestARunThatIsNotCancelledIsSaid(t *testing.T) {
-	synctest.Test(t, testARunThatIsNotCancelledIsSaid)
+	bubble(t, testARunThatIsNotCancelledIsSaid)
 }
 func testARunThatIsNotCancelledIsSaid(t *testing.T) {
 	h := &hub{}
@@ -141,7 +140,7 @@ func testARunThatIsNotCancelledIsSaid(t *testing.T) {
 // While Nomad does not stop the runner that gives way to a fallback, nobody
 // starts another one.
 func TestAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
-	synctest.Test(t, testAnOperatorsRetryStartsNoSecondRunner)
+	bubble(t, testAnOperatorsRetryStartsNoSecondRunner)
 }
 func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 	set, err := rules.Parse("rules.yaml", []byte(machine+fallbackRule))
@@ -175,7 +174,7 @@ func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 	}
 }
 
-func TestAnOperatorCancelsAJob(t *testing.T) { synctest.Test(t, testAnOperatorCancelsAJob) }
+func TestAnOperatorCancelsAJob(t *testing.T) { bubble(t, testAnOperatorCancelsAJob) }
 func testAnOperatorCancelsAJob(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	r.dispatch(1)
@@ -208,7 +207,7 @@ func testAnOperatorCancelsAJob(t *testing.T) {
 }
 
 // Of a running job GitHub tells the end, and not who wanted it.
-func TestWhoCancelsARunIsSaid(t *testing.T) { synctest.Test(t, testWhoCancelsARunIsSaid) }
+func TestWhoCancelsARunIsSaid(t *testing.T) { bubble(t, testWhoCancelsARunIsSaid) }
 func testWhoCancelsARunIsSaid(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h)
@@ -224,7 +223,7 @@ func testWhoCancelsARunIsSaid(t *testing.T) {
 	}
 }
 
-func TestAnOperatorStopsARunner(t *testing.T) { synctest.Test(t, testAnOperatorStopsARunner) }
+func TestAnOperatorStopsARunner(t *testing.T) { bubble(t, testAnOperatorStopsARunner) }
 func testAnOperatorStopsARunner(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h)
@@ -263,7 +262,7 @@ func (busyHub) RemoveRunner(context.Context, router.Target, int64) error { retur
 
 // GitHub gave it a job, and that is not known here yet.
 func TestARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
-	synctest.Test(t, testARunnerThatGitHubKeepsIsStoppedByForceOnly)
+	bubble(t, testARunnerThatGitHubKeepsIsStoppedByForceOnly)
 }
 func testARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
 	h := &hub{}
@@ -281,7 +280,7 @@ func testARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
 
 // The API is the App's own, on the operators' listener.
 func TestTheAPIAnswersOnTheOperatorsListener(t *testing.T) {
-	synctest.Test(t, testTheAPIAnswersOnTheOperatorsListener)
+	bubble(t, testTheAPIAnswersOnTheOperatorsListener)
 }
 func testTheAPIAnswersOnTheOperatorsListener(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})

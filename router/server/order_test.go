@@ -19,7 +19,7 @@ func orderRules(t *testing.T, running, urgency string) *rules.Set {
 	return set
 }
 
-func TestTheMostUrgentHeldJobIsNext(t *testing.T) { synctest.Test(t, testTheMostUrgentHeldJobIsNext) }
+func TestTheMostUrgentHeldJobIsNext(t *testing.T) { bubble(t, testTheMostUrgentHeldJobIsNext) }
 func testTheMostUrgentHeldJobIsNext(t *testing.T) {
 	nomad := &cluster{}
 	main := `${{ job.branch == "main" ? 10 : 0 }}`
@@ -84,7 +84,7 @@ func testTheMostUrgentHeldJobIsNext(t *testing.T) {
 
 // Rules that have no limit any longer let all go on, and those that deny a job end its wait.
 func TestHeldJobsAreDecidedByNewRules(t *testing.T) {
-	synctest.Test(t, testHeldJobsAreDecidedByNewRules)
+	bubble(t, testHeldJobsAreDecidedByNewRules)
 }
 func testHeldJobsAreDecidedByNewRules(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *server.Config) { c.Rules = orderRules(t, "1", "1") })

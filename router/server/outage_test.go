@@ -27,7 +27,7 @@ func (s *readStore) Due(ctx context.Context, now time.Time, except []int64, limi
 
 // While Nomad is away the jobs that wait cost nearly nothing. When it is back, each is
 // sent once.
-func TestAnOutageOfNomadCostsLittle(t *testing.T) { synctest.Test(t, testAnOutageOfNomadCostsLittle) }
+func TestAnOutageOfNomadCostsLittle(t *testing.T) { bubble(t, testAnOutageOfNomadCostsLittle) }
 func testAnOutageOfNomadCostsLittle(t *testing.T) {
 	const jobs = 100
 	var down atomic.Bool
@@ -89,7 +89,7 @@ func testAnOutageOfNomadCostsLittle(t *testing.T) {
 
 // A restarted router does not know that Nomad was away.
 func TestJobsThatWaitedForNomadAreSentAfterARestart(t *testing.T) {
-	synctest.Test(t, testJobsThatWaitedForNomadAreSentAfterARestart)
+	bubble(t, testJobsThatWaitedForNomadAreSentAfterARestart)
 }
 func testJobsThatWaitedForNomadAreSentAfterARestart(t *testing.T) {
 	const jobs = 10
@@ -114,6 +114,7 @@ func testJobsThatWaitedForNomadAreSentAfterARestart(t *testing.T) {
 // Jobs that Nomad always fails hold up no other, and are not asked for more often because
 // others are accepted.
 func TestJobsThatNomadFailsHoldUpNoOther(t *testing.T) {
+	t.Parallel()
 	for _, bad := range []int64{1, 5} {
 		virtual(t, fmt.Sprint(bad), func(t *testing.T) {
 			n := fussy{&cluster{}, bad, new(atomic.Int64)}

@@ -171,6 +171,7 @@ func TestNewJobsRunElsewhereWhileARulesJobsWaitTooLong(t *testing.T) {
 
 // A fleet that is away is not waited for; when it is back, so are the jobs.
 func TestNewJobsRunElsewhereWhileTheFleetIsAway(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		away, back func(w *overflowWorld)
 		why        string
@@ -218,6 +219,7 @@ func TestAJobThatNoNodeFitsDoesNotOverflow(t *testing.T) {
 
 // Somebody who changes the variable has the last word until the overflow is over.
 func TestAVariableThatSomebodyChangesIsTheirs(t *testing.T) {
+	t.Parallel()
 	for name, theirs := range map[string]string{"to something else": `"large-runner"`, "back": ours, "to what is no JSON": "x\x1b[2J" + strings.Repeat("y", 10_000)} {
 		virtual(t, name, func(t *testing.T) {
 			w := newOverflowWorld(t)
@@ -243,6 +245,7 @@ func TestAVariableThatSomebodyChangesIsTheirs(t *testing.T) {
 
 // A variable that is not what the rule says it is, is not touched, whatever it is.
 func TestAVariableThatIsNotBackIsNotSet(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct{ value, says string }{
 		"another":         {`"large-runner"`, `it is "large-runner", and not what the rule says`},
 		"the one already": {` "ubuntu-latest" `, "so it is not set back either"},
@@ -293,6 +296,7 @@ func TestAVariableThatIsMissingIsSaid(t *testing.T) {
 
 // The variable of a repository hides its organization's, as it does for workflows.
 func TestTheVariableIsTheOneThatWorkflowsRead(t *testing.T) {
+	t.Parallel()
 	for scope, want := range map[string]struct{ web, api string }{
 		"": {hosted, ours}, ", scope: repository": {hosted, ours}, ", scope: organization": {ours, hosted},
 	} {
@@ -338,6 +342,7 @@ func TestAnOrganizationsVariableIsSetOnce(t *testing.T) {
 
 // A rule that no longer names the variable leaves nothing behind, whether it is running or not.
 func TestAVariableThatNoRuleNamesIsSetBack(t *testing.T) {
+	t.Parallel()
 	for name, running := range map[string]bool{"while it runs": true, "while it does not": false} {
 		virtual(t, name, func(t *testing.T) {
 			w := newOverflowWorld(t)
@@ -401,6 +406,7 @@ func (w *overflowWorld) kill(c *crash) {
 // Wherever the process is killed, the next one goes on: the variable is set while jobs wait, and not
 // for ever.
 func TestAKilledServerLeavesNoVariableSet(t *testing.T) {
+	t.Parallel()
 	for _, after := range []bool{false, true} {
 		for step := 1; ; step++ {
 			last := false
@@ -492,6 +498,7 @@ func (l leads) Join(ctx context.Context, m router.Member) error {
 
 // A replica that stops leaves the variable to the others, if there are any then.
 func TestAReplicaThatStopsLeavesAVariableToTheOthers(t *testing.T) {
+	t.Parallel()
 	for name, alone := range map[string]bool{"others stay": false, "it is the last": true} {
 		virtual(t, name, func(t *testing.T) {
 			w := newOverflowWorld(t)
@@ -566,6 +573,7 @@ func TestAllReplicasShowWhatOverflows(t *testing.T) {
 
 // Whatever GitHub answers costs time alone, and says what to do.
 func TestAGitHubThatDoesNotSetAVariableIsAskedAgain(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{0, 403, 409, 422, 429, 500} { // 0: 500, HTML and 503 by turns, of which half are carried out
 		virtual(t, fmt.Sprint(status), func(t *testing.T) {
 			w := newOverflowWorld(t)

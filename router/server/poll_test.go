@@ -78,6 +78,7 @@ func wantServed(t *testing.T, w *routertest.World, ids []int64) {
 
 // No request of GitHub's reaches Switchyard, and jobs are served.
 func TestJobsAreServedWithoutAWebhook(t *testing.T) {
+	t.Parallel()
 	acme := router.Hook{Kind: router.HookOrganization, ID: githubsim.HookID("acme", ""), Owner: "acme"}
 	web := router.Hook{Kind: router.HookRepository, ID: githubsim.HookID("acme", "web"), Owner: "acme", Repo: "web"}
 	appKey() // not in a bubble
@@ -122,7 +123,7 @@ func TestJobsAreServedWithoutAWebhook(t *testing.T) {
 // What is received is not read, and what is read is not received again.
 func TestBothIntakesAreOneDeliveryEach(t *testing.T) {
 	appKey()
-	synctest.Test(t, testBothIntakesAreOneDeliveryEach)
+	bubble(t, testBothIntakesAreOneDeliveryEach)
 }
 func testBothIntakesAreOneDeliveryEach(t *testing.T) {
 	w := appWorld(t, githubsim.Config{})
@@ -187,7 +188,7 @@ func payloads(w *routertest.World) (n int) {
 // A restart in the middle loses nothing, and does nothing twice.
 func TestReadingGoesOnWhereItEnded(t *testing.T) {
 	appKey()
-	synctest.Test(t, testReadingGoesOnWhereItEnded)
+	bubble(t, testReadingGoesOnWhereItEnded)
 }
 func testReadingGoesOnWhereItEnded(t *testing.T) {
 	w := appWorld(t, githubsim.Config{})
@@ -221,6 +222,7 @@ func testReadingGoesOnWhereItEnded(t *testing.T) {
 
 // GitHub lists deliveries for three days. What is older is found by a full sync.
 func TestAfterThreeDaysAwayTheRepositoriesAreSynced(t *testing.T) {
+	t.Parallel()
 	appKey()
 	t.Run("Switchyard was down", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -305,7 +307,7 @@ func wantNoTrouble(t *testing.T, w *routertest.World, cause router.Cause) {
 // part, and the status says for how many jobs an hour it is enough.
 func TestReadingKeepsToGitHubsLimit(t *testing.T) {
 	appKey()
-	synctest.Test(t, testReadingKeepsToGitHubsLimit)
+	bubble(t, testReadingKeepsToGitHubsLimit)
 }
 func testReadingKeepsToGitHubsLimit(t *testing.T) {
 	w := appWorld(t, githubsim.Config{RateLimit: 300})
@@ -341,6 +343,7 @@ func testReadingKeepsToGitHubsLimit(t *testing.T) {
 
 // Whatever GitHub answers, it costs time, and no job.
 func TestRefusalsCostTimeAndNoJob(t *testing.T) {
+	t.Parallel()
 	appKey()
 	for name, f := range map[string]githubsim.Faults{
 		"403":               {ErrorRate: 1, Status: http.StatusForbidden},
@@ -389,7 +392,7 @@ func TestRefusalsCostTimeAndNoJob(t *testing.T) {
 // GitHub lists a delivery when it knows the outcome, so after others that it made later.
 func TestDeliveriesThatAreListedLateAreRead(t *testing.T) {
 	appKey()
-	synctest.Test(t, testDeliveriesThatAreListedLateAreRead)
+	bubble(t, testDeliveriesThatAreListedLateAreRead)
 }
 func testDeliveriesThatAreListedLateAreRead(t *testing.T) {
 	w := appWorld(t, githubsim.Config{})
@@ -408,7 +411,7 @@ func testDeliveriesThatAreListedLateAreRead(t *testing.T) {
 // bounded.
 func TestDeliveriesThatAreReadAreChecked(t *testing.T) {
 	appKey()
-	synctest.Test(t, testDeliveriesThatAreReadAreChecked)
+	bubble(t, testDeliveriesThatAreReadAreChecked)
 }
 func testDeliveriesThatAreReadAreChecked(t *testing.T) {
 	w := appWorld(t, githubsim.Config{})
@@ -447,7 +450,7 @@ func testDeliveriesThatAreReadAreChecked(t *testing.T) {
 // others say what it says.
 func TestOnlyTheLeaderReadsDeliveries(t *testing.T) {
 	appKey()
-	synctest.Test(t, testOnlyTheLeaderReadsDeliveries)
+	bubble(t, testOnlyTheLeaderReadsDeliveries)
 }
 func testOnlyTheLeaderReadsDeliveries(t *testing.T) {
 	w := appWorld(t, githubsim.Config{})

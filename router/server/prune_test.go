@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -16,7 +15,7 @@ import (
 )
 
 // Each start forgets what ended too long ago.
-func TestOldHistoryIsForgotten(t *testing.T) { synctest.Test(t, testOldHistoryIsForgotten) }
+func TestOldHistoryIsForgotten(t *testing.T) { bubble(t, testOldHistoryIsForgotten) }
 func testOldHistoryIsForgotten(t *testing.T) {
 	st := openStore(t)
 	for id, age := range map[int64]time.Duration{1: 100 * time.Hour, 2: time.Hour} {

@@ -18,7 +18,7 @@ import (
 // While GitHub takes no registrations, Nomad is asked for no runner; then the
 // jobs come one after the other, and keep the places that they have.
 func TestNoRunnerStartsThatGitHubWouldNotTake(t *testing.T) {
-	synctest.Test(t, testNoRunnerStartsThatGitHubWouldNotTake)
+	bubble(t, testNoRunnerStartsThatGitHubWouldNotTake)
 }
 func testNoRunnerStartsThatGitHubWouldNotTake(t *testing.T) {
 	set, err := rules.Parse("rules.yaml", []byte("version: 1\nlabels: { self-hosted: {}, linux: {} }\nrules: [{ name: linux, jobspec: docker-linux, limit: { running: 3 }, runner: { scope: organization } }]\n"))

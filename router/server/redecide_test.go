@@ -140,6 +140,7 @@ func containsEvent(line []router.Event, from router.Source, what string) bool {
 // What Nomad refuses may be allowed a moment later, or asked for in another way: it is
 // asked again with growing waits, and at once when the rules or jobspecs change.
 func TestWhatNomadRefusesIsAskedForAgain(t *testing.T) {
+	t.Parallel()
 	refuse := func(int) error {
 		return &router.GiveUpError{Err: errors.New(`driver "raw_exec" is not allowed in namespace "ci"`)}
 	}
@@ -228,7 +229,7 @@ func slowly(c *server.Config) { c.Tick, c.Feedback = 5*time.Second, time.Minute 
 
 // What GitHub refused is asked for again when something else is asked for.
 func TestWhatGitHubRefusedIsAskedForAgainWhenTheRulesChange(t *testing.T) {
-	synctest.Test(t, testWhatGitHubRefusedIsAskedForAgain)
+	bubble(t, testWhatGitHubRefusedIsAskedForAgain)
 }
 func testWhatGitHubRefusedIsAskedForAgain(t *testing.T) {
 	n, h := &cluster{}, &hub{fail: func(int) error { return &router.GiveUpError{Err: errors.New("422")} }}

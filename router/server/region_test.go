@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -25,7 +24,7 @@ rules:
 `
 
 // A job of a rule with a region gets its runner there, which is followed there and ends.
-func TestAJobOfAnotherRegion(t *testing.T) { synctest.Test(t, testAJobOfAnotherRegion) }
+func TestAJobOfAnotherRegion(t *testing.T) { bubble(t, testAJobOfAnotherRegion) }
 
 func testAJobOfAnotherRegion(t *testing.T) {
 	w := newWorld(t, regionRules)
@@ -43,7 +42,7 @@ func testAJobOfAnotherRegion(t *testing.T) {
 }
 
 // While a region is away its jobs wait and say so, and others go on; then they are served.
-func TestARegionThatIsAway(t *testing.T) { synctest.Test(t, testARegionThatIsAway) }
+func TestARegionThatIsAway(t *testing.T) { bubble(t, testARegionThatIsAway) }
 
 func testARegionThatIsAway(t *testing.T) {
 	w := newWorld(t, regionRules)
@@ -77,7 +76,7 @@ func names(t *testing.T, w *routertest.World) {
 
 // While a region leaves every request without an answer, its jobs say so, and those of others
 // do not wait for it.
-func TestARegionThatIsSilent(t *testing.T) { synctest.Test(t, testARegionThatIsSilent) }
+func TestARegionThatIsSilent(t *testing.T) { bubble(t, testARegionThatIsSilent) }
 
 func testARegionThatIsSilent(t *testing.T) {
 	w := newWorld(t, regionRules)
@@ -112,7 +111,7 @@ func testARegionThatIsSilent(t *testing.T) {
 
 // After the database is lost, the runners of each region are taken up.
 func TestRunnersOfEachRegionAreTakenUp(t *testing.T) {
-	synctest.Test(t, testRunnersOfEachRegionAreTakenUp)
+	bubble(t, testRunnersOfEachRegionAreTakenUp)
 }
 
 func testRunnersOfEachRegionAreTakenUp(t *testing.T) {
@@ -142,7 +141,7 @@ func testRunnersOfEachRegionAreTakenUp(t *testing.T) {
 
 // A runner that waits for a node in a region that is away is replaced by its rule's fallback.
 func TestAFallbackFromARegionThatIsAway(t *testing.T) {
-	synctest.Test(t, testAFallbackFromARegionThatIsAway)
+	bubble(t, testAFallbackFromARegionThatIsAway)
 }
 
 func testAFallbackFromARegionThatIsAway(t *testing.T) {

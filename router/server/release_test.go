@@ -29,6 +29,7 @@ func (n unrendered) Start(ctx context.Context, r router.StartRequest) (router.St
 
 // A job that fails before Nomad is asked says nothing about Nomad.
 func TestAJobspecAtFaultEndsNoOutage(t *testing.T) {
+	t.Parallel()
 	for name, fail := range map[string]func(context.Context) error{
 		"Nomad is away":   func(context.Context) error { return errors.New("connection refused") },
 		"Nomad is silent": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
@@ -73,6 +74,7 @@ func (s releasingStore) RetryNow(ctx context.Context, region string, cause route
 
 // All jobs that waited for Nomad are sent when it is back, however the database does.
 func TestASlowDatabaseLeavesNoJobWaitingAfterAnOutage(t *testing.T) {
+	t.Parallel()
 	for name, before := range map[string]func(context.Context, int64) error{
 		"each batch takes 4 s": func(ctx context.Context, _ int64) error {
 			router.Pause(ctx, 4*time.Second)

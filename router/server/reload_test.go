@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,7 +30,7 @@ rules:
 	return set
 }
 
-func TestAJobInHandKeepsItsDecision(t *testing.T) { synctest.Test(t, testAJobInHandKeepsItsDecision) }
+func TestAJobInHandKeepsItsDecision(t *testing.T) { bubble(t, testAJobInHandKeepsItsDecision) }
 func testAJobInHandKeepsItsDecision(t *testing.T) {
 	var r *running
 	nomad := &cluster{within: func(req router.StartRequest) {
@@ -59,7 +58,7 @@ func testAJobInHandKeepsItsDecision(t *testing.T) {
 }
 
 func TestAJobWhoseRunIsLookedUpKeepsItsRules(t *testing.T) {
-	synctest.Test(t, testAJobWhoseRunIsLookedUpKeepsItsRules)
+	bubble(t, testAJobWhoseRunIsLookedUpKeepsItsRules)
 }
 func testAJobWhoseRunIsLookedUpKeepsItsRules(t *testing.T) {
 	var r *running
@@ -124,7 +123,7 @@ func TestReloadsUnderLoadAreAtomic(t *testing.T) {
 }
 
 func TestTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
-	synctest.Test(t, testTheAdminListenerSaysWhichRulesAreInForce)
+	bubble(t, testTheAdminListenerSaysWhichRulesAreInForce)
 }
 func testTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
 	var mu sync.Mutex

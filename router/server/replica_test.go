@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -32,7 +31,7 @@ func (o *others) Tell(_ context.Context, hint string) error {
 
 // A replica works for all while it leads, and otherwise tells the leader.
 func TestAReplicaWorksForAllOnlyWhileItLeads(t *testing.T) {
-	synctest.Test(t, testAReplicaWorksForAllOnlyWhileItLeads)
+	bubble(t, testAReplicaWorksForAllOnlyWhileItLeads)
 }
 
 func testAReplicaWorksForAllOnlyWhileItLeads(t *testing.T) {
@@ -70,7 +69,7 @@ func testAReplicaWorksForAllOnlyWhileItLeads(t *testing.T) {
 }
 
 func TestReadinessSaysWhatIsWrongWithTheReplicas(t *testing.T) {
-	synctest.Test(t, testReadinessSaysWhatIsWrongWithTheReplicas)
+	bubble(t, testReadinessSaysWhatIsWrongWithTheReplicas)
 }
 
 func testReadinessSaysWhatIsWrongWithTheReplicas(t *testing.T) {

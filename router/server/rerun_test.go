@@ -91,6 +91,7 @@ func second(w *routertest.World, id int64) int64 {
 }
 
 func TestAJobThatLosesItsRunnerIsRunAgainOnce(t *testing.T) {
+	t.Parallel()
 	for loss, lose := range map[router.Loss]func(*routertest.World, int64) error{
 		router.LossNode: loseNode, router.LossDrained: drain, router.LossPreempted: preempt,
 	} {
@@ -130,7 +131,7 @@ func TestAJobThatLosesItsRunnerIsRunAgainOnce(t *testing.T) {
 
 // GitHub refuses it as long as another job of the run is not completed.
 func TestAJobIsRunAgainWhenItsRunHasCompleted(t *testing.T) {
-	synctest.Test(t, testAJobIsRunAgainWhenItsRunHasCompleted)
+	bubble(t, testAJobIsRunAgainWhenItsRunHasCompleted)
 }
 func testAJobIsRunAgainWhenItsRunHasCompleted(t *testing.T) {
 	w := newWorld(t, rerunRules)
@@ -156,7 +157,7 @@ func testAJobIsRunAgainWhenItsRunHasCompleted(t *testing.T) {
 
 // The last job of a run that ends is known here, so nobody waits for the next look.
 func TestTheEndOfTheLastJobOfARunHastensARerun(t *testing.T) {
-	synctest.Test(t, testTheEndOfTheLastJobOfARunHastensARerun)
+	bubble(t, testTheEndOfTheLastJobOfARunHastensARerun)
 }
 func testTheEndOfTheLastJobOfARunHastensARerun(t *testing.T) {
 	w := newWorld(t, rerunRules)
@@ -177,7 +178,7 @@ func testTheEndOfTheLastJobOfARunHastensARerun(t *testing.T) {
 
 // Several jobs of a run on one node: one attempt after the other, each with the newest IDs.
 func TestTwoJobsOfARunAreRunAgainOneAfterTheOther(t *testing.T) {
-	synctest.Test(t, testTwoJobsOfARunAreRunAgain)
+	bubble(t, testTwoJobsOfARunAreRunAgain)
 }
 func testTwoJobsOfARunAreRunAgain(t *testing.T) {
 	w := newWorld(t, rerunRules)
@@ -205,6 +206,7 @@ func testTwoJobsOfARunAreRunAgain(t *testing.T) {
 }
 
 func TestWhichJobsAreNotRunAgain(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		rules string
 		spec  githubsim.JobSpec
@@ -286,6 +288,7 @@ func TestAJobOfAnOpenPullRequestIsRunAgain(t *testing.T) {
 
 // The events that say what became of the runner were sent while nobody listened.
 func TestARunnerLostWhileWeWereDownCounts(t *testing.T) {
+	t.Parallel()
 	for loss, lose := range map[router.Loss]func(*routertest.World, int64) error{router.LossNode: loseNode, router.LossDrained: drain, router.LossPreempted: preempt} {
 		virtual(t, string(loss), func(t *testing.T) {
 			w := newWorld(t, rerunRules)
@@ -331,6 +334,7 @@ func (g answers) RerunJob(ctx context.Context, repo router.Repo, jobID int64) er
 }
 
 func TestAJobIsNotRunAgainTwiceWhoeverEndsInBetween(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		lost, never bool
 		asked       int64
@@ -374,6 +378,7 @@ func TestAJobIsNotRunAgainTwiceWhoeverEndsInBetween(t *testing.T) {
 
 // GitHub fails, or limits requests: nothing is lost but time.
 func TestARerunWaitsForGitHub(t *testing.T) {
+	t.Parallel()
 	for name, f := range map[string]githubsim.Faults{
 		"errors":           {ErrorRate: 1, Path: "/rerun", Seed: 3},
 		"pages of HTML":    {ErrorRate: 1, Status: 502, Path: "/rerun"},
@@ -405,6 +410,7 @@ func TestARerunWaitsForGitHub(t *testing.T) {
 
 // A missing permission is named, asked for less and less often, and given up after a day.
 func TestAMissingPermissionForARerunIsNamed(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{403, 404} {
 		virtual(t, fmt.Sprint(status), func(t *testing.T) {
 			w := newWorld(t, rerunRules)

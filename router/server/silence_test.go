@@ -25,7 +25,7 @@ rules:
 
 // A Nomad that takes connections and answers nothing keeps nobody waiting who does
 // not need it; the others say why they wait, and go on as soon as it answers.
-func TestANomadThatHangs(t *testing.T) { synctest.Test(t, testANomadThatHangs) }
+func TestANomadThatHangs(t *testing.T) { bubble(t, testANomadThatHangs) }
 func testANomadThatHangs(t *testing.T) {
 	w := newWorld(t, denyingRules)
 	w.Start(func(c *server.Config) { c.Tick = 5 * time.Second })
@@ -93,7 +93,7 @@ func (h hanging) Start(ctx context.Context, r router.StartRequest) (router.Start
 
 // A Nomad that does not answer is asked for one runner at a time.
 func TestASilentNomadIsAskedForOneRunnerAtATime(t *testing.T) {
-	synctest.Test(t, testASilentNomadIsAskedForOneRunnerAtATime)
+	bubble(t, testASilentNomadIsAskedForOneRunnerAtATime)
 }
 func testASilentNomadIsAskedForOneRunnerAtATime(t *testing.T) {
 	n := hanging{&cluster{}, make(chan context.Context, 1000)}
@@ -125,7 +125,7 @@ func testASilentNomadIsAskedForOneRunnerAtATime(t *testing.T) {
 
 // While Nomad is silent nothing else asks GitHub, so each GitHub is asked about a job.
 func TestEachGitHubIsAskedWhileNomadIsSilent(t *testing.T) {
-	synctest.Test(t, testEachGitHubIsAskedWhileNomadIsSilent)
+	bubble(t, testEachGitHubIsAskedWhileNomadIsSilent)
 }
 func testEachGitHubIsAskedWhileNomadIsSilent(t *testing.T) {
 	var mu sync.Mutex

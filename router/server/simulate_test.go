@@ -4,7 +4,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -23,7 +22,7 @@ rules:
 // A run of the router on a node without room for all jobs is replayed from the database. Each
 // rule's waits are those that were seen, within a tenth of a second.
 func TestARecordedRunIsReplayedAsItWas(t *testing.T) {
-	synctest.Test(t, testARecordedRunIsReplayedAsItWas)
+	bubble(t, testARecordedRunIsReplayedAsItWas)
 }
 func testARecordedRunIsReplayedAsItWas(t *testing.T) {
 	w := newWorld(t, busyRules)

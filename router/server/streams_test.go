@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router/server"
@@ -13,7 +12,7 @@ import (
 
 // A hundred who follow do not keep the server from stopping, and the streams
 // tell of what happens until then.
-func TestStreamsEndAsTheServerStops(t *testing.T) { synctest.Test(t, testStreamsEndAsTheServerStops) }
+func TestStreamsEndAsTheServerStops(t *testing.T) { bubble(t, testStreamsEndAsTheServerStops) }
 func testStreamsEndAsTheServerStops(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *server.Config) { c.Grace = 2 * time.Minute })
 	var streams []*bufio.Reader

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -93,7 +92,7 @@ func says(id int64, action string, labels ...string) router.Delivery {
 }
 
 func TestJobsThatNobodyServesAreAskedAbout(t *testing.T) {
-	synctest.Test(t, testJobsThatNobodyServesAreAskedAbout)
+	bubble(t, testJobsThatNobodyServesAreAskedAbout)
 }
 func testJobsThatNobodyServesAreAskedAbout(t *testing.T) {
 	h := &hub{}
@@ -143,7 +142,7 @@ func testJobsThatNobodyServesAreAskedAbout(t *testing.T) {
 }
 
 func TestAJobOfARepositoryThatIsGoneIsGivenUpAfterADay(t *testing.T) {
-	synctest.Test(t, testAJobOfARepositoryThatIsGoneIsGivenUpAfterADay)
+	bubble(t, testAJobOfARepositoryThatIsGoneIsGivenUpAfterADay)
 }
 func testAJobOfARepositoryThatIsGoneIsGivenUpAfterADay(t *testing.T) {
 	st := openStore(t)
@@ -187,7 +186,7 @@ func TestARunnerIsStoppedWhenGitHubSaysThatItsJobEnded(t *testing.T) {
 }
 
 func TestAFullLookFindsWhatIsNotKnown(t *testing.T) {
-	synctest.Test(t, testAFullLookFindsWhatIsNotKnown)
+	bubble(t, testAFullLookFindsWhatIsNotKnown)
 }
 func testAFullLookFindsWhatIsNotKnown(t *testing.T) {
 	h := &hub{}
@@ -221,7 +220,7 @@ func testAFullLookFindsWhatIsNotKnown(t *testing.T) {
 }
 
 func TestAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
-	synctest.Test(t, testAnEmptyDatabaseIsFilledFromGitHub)
+	bubble(t, testAnEmptyDatabaseIsFilledFromGitHub)
 }
 func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 	st := openStore(t)
@@ -268,7 +267,7 @@ func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 
 // A repository that cannot be read does not hold up the others, and is read later.
 func TestAFailedRepositoryIsSyncedAgain(t *testing.T) {
-	synctest.Test(t, testAFailedRepositoryIsSyncedAgain)
+	bubble(t, testAFailedRepositoryIsSyncedAgain)
 }
 func testAFailedRepositoryIsSyncedAgain(t *testing.T) {
 	h := &hub{}
@@ -293,7 +292,7 @@ func testAFailedRepositoryIsSyncedAgain(t *testing.T) {
 }
 
 func TestADatabaseWithJobsIsNotFilledAgain(t *testing.T) {
-	synctest.Test(t, testADatabaseWithJobsIsNotFilledAgain)
+	bubble(t, testADatabaseWithJobsIsNotFilledAgain)
 }
 func testADatabaseWithJobsIsNotFilledAgain(t *testing.T) {
 	st := openStore(t)

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -25,7 +24,7 @@ import (
 )
 
 // Two processes carry one job, and it has one trace.
-func TestAJobIsOneTrace(t *testing.T) { synctest.Test(t, testAJobIsOneTrace) }
+func TestAJobIsOneTrace(t *testing.T) { bubble(t, testAJobIsOneTrace) }
 func testAJobIsOneTrace(t *testing.T) {
 	w := newWorld(t, plainRule)
 	kept := tracetest.NewInMemoryExporter()
@@ -115,7 +114,7 @@ func (l *lines) all(t *testing.T) (lines []map[string]any) {
 }
 
 // Each line of a job's life names it, and its trace.
-func TestTheLogsFollowAJobByItsID(t *testing.T) { synctest.Test(t, testTheLogsFollowAJobByItsID) }
+func TestTheLogsFollowAJobByItsID(t *testing.T) { bubble(t, testTheLogsFollowAJobByItsID) }
 func testTheLogsFollowAJobByItsID(t *testing.T) {
 	w := newWorld(t, plainRule)
 	var out lines

@@ -12,7 +12,7 @@ import (
 )
 
 // The jobs of one owner, however many, hold up no job of another.
-func TestDueJobsAreTakenInTurn(t *testing.T) { synctest.Test(t, testDueJobsAreTakenInTurn) }
+func TestDueJobsAreTakenInTurn(t *testing.T) { bubble(t, testDueJobsAreTakenInTurn) }
 func testDueJobsAreTakenInTurn(t *testing.T) {
 	st := openStore(t)
 	of := func(id int64, owner, repo string) router.Delivery {

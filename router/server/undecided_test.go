@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -53,7 +52,7 @@ func forks(_ int, id int64) (rules.Run, error) {
 }
 
 func TestARunIsLookedUpOnceForAllItsJobs(t *testing.T) {
-	synctest.Test(t, testARunIsLookedUpOnceForAllItsJobs)
+	bubble(t, testARunIsLookedUpOnceForAllItsJobs)
 }
 func testARunIsLookedUpOnceForAllItsJobs(t *testing.T) {
 	entered, leave := make(chan struct{}, 100), make(chan struct{})
@@ -83,7 +82,7 @@ func testARunIsLookedUpOnceForAllItsJobs(t *testing.T) {
 	}
 }
 
-func TestARunIsLookedUpOnGitHub(t *testing.T) { synctest.Test(t, testARunIsLookedUpOnGitHub) }
+func TestARunIsLookedUpOnGitHub(t *testing.T) { bubble(t, testARunIsLookedUpOnGitHub) }
 func testARunIsLookedUpOnGitHub(t *testing.T) {
 	sim := githubsim.New(githubsim.Config{})
 	t.Cleanup(sim.Close)
@@ -109,7 +108,7 @@ func testARunIsLookedUpOnGitHub(t *testing.T) {
 }
 
 func TestAJobThatReachesNoSuchRuleIsNotLookedUp(t *testing.T) {
-	synctest.Test(t, testAJobThatReachesNoSuchRuleIsNotLookedUp)
+	bubble(t, testAJobThatReachesNoSuchRuleIsNotLookedUp)
 }
 func testAJobThatReachesNoSuchRuleIsNotLookedUp(t *testing.T) {
 	h := &hub{run: forks}
@@ -158,7 +157,7 @@ func TestAFailedLookUpDecidesNothing(t *testing.T) {
 }
 
 func TestALookUpThatWaitsForAPersonIsMadeLater(t *testing.T) {
-	synctest.Test(t, testALookUpThatWaitsForAPersonIsMadeLater)
+	bubble(t, testALookUpThatWaitsForAPersonIsMadeLater)
 }
 func testALookUpThatWaitsForAPersonIsMadeLater(t *testing.T) {
 	h := &hub{run: func(int, int64) (rules.Run, error) {
@@ -174,7 +173,7 @@ func testALookUpThatWaitsForAPersonIsMadeLater(t *testing.T) {
 }
 
 func TestALookUpThatALimitHoldsIsMadeAtItsEnd(t *testing.T) {
-	synctest.Test(t, testALookUpThatALimitHoldsIsMadeAtItsEnd)
+	bubble(t, testALookUpThatALimitHoldsIsMadeAtItsEnd)
 }
 func testALookUpThatALimitHoldsIsMadeAtItsEnd(t *testing.T) {
 	until := time.Now().Add(20 * time.Second)
@@ -194,7 +193,7 @@ func testALookUpThatALimitHoldsIsMadeAtItsEnd(t *testing.T) {
 }
 
 func TestALookUpThatGitHubRefusesForGoodEndsTheJob(t *testing.T) {
-	synctest.Test(t, testALookUpThatGitHubRefusesForGoodEndsTheJob)
+	bubble(t, testALookUpThatGitHubRefusesForGoodEndsTheJob)
 }
 func testALookUpThatGitHubRefusesForGoodEndsTheJob(t *testing.T) {
 	h := &hub{run: func(int, int64) (rules.Run, error) {
@@ -208,7 +207,7 @@ func testALookUpThatGitHubRefusesForGoodEndsTheJob(t *testing.T) {
 	}
 }
 
-func TestAnEarlyClaimKnowsTheRun(t *testing.T) { synctest.Test(t, testAnEarlyClaimKnowsTheRun) }
+func TestAnEarlyClaimKnowsTheRun(t *testing.T) { bubble(t, testAnEarlyClaimKnowsTheRun) }
 func testAnEarlyClaimKnowsTheRun(t *testing.T) {
 	var r *running
 	var status int

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -16,7 +15,7 @@ import (
 // A Nomad that takes jobs and evaluates none does not say so: runner, job and
 // /readyz do.
 func TestAPausedEvaluationBrokerIsToldOf(t *testing.T) {
-	synctest.Test(t, testAPausedEvaluationBrokerIsToldOf)
+	bubble(t, testAPausedEvaluationBrokerIsToldOf)
 }
 func testAPausedEvaluationBrokerIsToldOf(t *testing.T) {
 	w := newWorld(t, plainRule)

@@ -96,7 +96,7 @@ func hooked(w *routertest.World, jobs func() []int64) (told func(job int64) veri
 // GitHub gives a runner of an organization to a job that the rules deny. The runner asks, and
 // is told to end it; the answer stays the same, and the job that it was for gets another.
 func TestAStolenRunnerServesNoStranger(t *testing.T) {
-	synctest.Test(t, testAStolenRunnerServesNoStranger)
+	bubble(t, testAStolenRunnerServesNoStranger)
 }
 
 func testAStolenRunnerServesNoStranger(t *testing.T) {
@@ -231,7 +231,7 @@ rules:
 
 // The runner of a job that failed stays for as long as its label says, and everybody is told
 // how to get in. That of another is stopped at once.
-func TestTheRunnerOfAFailedJobIsKept(t *testing.T) { synctest.Test(t, testTheRunnerOfAFailedJobIsKept) }
+func TestTheRunnerOfAFailedJobIsKept(t *testing.T) { bubble(t, testTheRunnerOfAFailedJobIsKept) }
 
 func testTheRunnerOfAFailedJobIsKept(t *testing.T) {
 	w := routertest.New(t, routertest.Config{Rules: keptRules, Network: &network, Hub: githubsim.Config{FirstID: 1000}})

@@ -101,6 +101,7 @@ func (y *fleetYard) heldForVersion(id int64) router.Job {
 // GitHub refuses the runners of one rule, or leaves them idle, as they are too old: that rule
 // starts two, and then no more until somebody has done something about it.
 func TestARuleWhoseRunnersAreTooOldStartsTwoOfThem(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		refused bool
@@ -167,6 +168,7 @@ func TestARuleWhoseRunnersAreTooOldStartsTwoOfThem(t *testing.T) {
 
 // Wherever the process ends, the next one knows of the runners before, and starts no row of them.
 func TestNoCrashMakesARowOfOldRunners(t *testing.T) {
+	t.Parallel()
 	for n := 2; n <= 17; n++ { // from the first delivery on: prepare, start, dispatched, claim, configured, online, lost, stop, and again
 		for _, after := range []bool{false, true} {
 			virtual(t, fmt.Sprintf("step %d, after=%v", n, after), func(t *testing.T) {
@@ -276,6 +278,7 @@ func TestTheEndOfAVersionIsToldInTime(t *testing.T) {
 
 // Where GitHub does not say, nothing is lost.
 func TestAGitHubThatDoesNotSayHowLongAVersionLastsIsNoTrouble(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{403, 404, 409, 422, 500, 502} {
 		synctest.Test(t, func(t *testing.T) {
 			y := newFleetYard(t, githubsim.Config{})

@@ -3,7 +3,6 @@ package server_test
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -48,7 +47,7 @@ func ended(w *routertest.World, one router.WarmRunner) bool {
 }
 
 // A job gets a warm runner of its region, and makes room there alone.
-func TestWarmRunnersOfARegion(t *testing.T) { synctest.Test(t, testWarmRunnersOfARegion) }
+func TestWarmRunnersOfARegion(t *testing.T) { bubble(t, testWarmRunnersOfARegion) }
 func testWarmRunnersOfARegion(t *testing.T) {
 	w, _ := twoRegions(t)
 	w.Start()
@@ -77,7 +76,7 @@ func testWarmRunnersOfARegion(t *testing.T) {
 // While a region answers nothing, the warm runners of others come and go as usual; its own are
 // changed when it is back.
 func TestWarmRunnersWhileARegionIsSilent(t *testing.T) {
-	synctest.Test(t, testWarmRunnersWhileARegionIsSilent)
+	bubble(t, testWarmRunnersWhileARegionIsSilent)
 }
 func testWarmRunnersWhileARegionIsSilent(t *testing.T) {
 	w, tokyo := twoRegions(t)

@@ -57,7 +57,7 @@ func prepares(w *routertest.World) {
 }
 
 // A job gets a warm runner at once, and another one is started behind it.
-func TestAJobGetsAWarmRunner(t *testing.T) { synctest.Test(t, testAJobGetsAWarmRunner) }
+func TestAJobGetsAWarmRunner(t *testing.T) { bubble(t, testAJobGetsAWarmRunner) }
 func testAJobGetsAWarmRunner(t *testing.T) {
 	w := newWorld(t, warmRule)
 	prepares(w)
@@ -92,7 +92,7 @@ func testAJobGetsAWarmRunner(t *testing.T) {
 }
 
 // While a new database is filled, the token of a warm runner is known as well as any.
-func TestAWarmRunnerOfANewDatabase(t *testing.T) { synctest.Test(t, testAWarmRunnerOfANewDatabase) }
+func TestAWarmRunnerOfANewDatabase(t *testing.T) { bubble(t, testAWarmRunnerOfANewDatabase) }
 func testAWarmRunnerOfANewDatabase(t *testing.T) {
 	w := newWorld(t, warmRule)
 	w.Start()
@@ -104,7 +104,7 @@ func testAWarmRunnerOfANewDatabase(t *testing.T) {
 }
 
 // When the rules change what a warm runner is, another takes its place; when they keep none, it is stopped.
-func TestWarmRunnersFollowTheRules(t *testing.T) { synctest.Test(t, testWarmRunnersFollowTheRules) }
+func TestWarmRunnersFollowTheRules(t *testing.T) { bubble(t, testWarmRunnersFollowTheRules) }
 func testWarmRunnersFollowTheRules(t *testing.T) {
 	w := newWorld(t, warmRule)
 	w.Start()
@@ -144,7 +144,7 @@ func left(w *routertest.World) (ids []string) {
 }
 
 // The clock of the tests begins on a Saturday, at midnight UTC.
-func TestWarmRunnersKeepTheirHours(t *testing.T) { synctest.Test(t, testWarmRunnersKeepTheirHours) }
+func TestWarmRunnersKeepTheirHours(t *testing.T) { bubble(t, testWarmRunnersKeepTheirHours) }
 func testWarmRunnersKeepTheirHours(t *testing.T) {
 	w := newWorld(t, `
 rules:
@@ -168,7 +168,7 @@ rules:
 
 // A runner that Nomad does not stop at first held its node once.
 func TestAWarmRunnersHoursAreCountedOnce(t *testing.T) {
-	synctest.Test(t, testAWarmRunnersHoursAreCountedOnce)
+	bubble(t, testAWarmRunnersHoursAreCountedOnce)
 }
 func testAWarmRunnersHoursAreCountedOnce(t *testing.T) {
 	var away atomic.Bool
@@ -201,7 +201,7 @@ func testAWarmRunnersHoursAreCountedOnce(t *testing.T) {
 }
 
 // As many runners as max, and no more, are there while jobs run; free ones are stopped never too late.
-func TestWarmRunnersKeepToTheirMax(t *testing.T) { synctest.Test(t, testWarmRunnersKeepToTheirMax) }
+func TestWarmRunnersKeepToTheirMax(t *testing.T) { bubble(t, testWarmRunnersKeepToTheirMax) }
 func testWarmRunnersKeepToTheirMax(t *testing.T) {
 	w := newWorld(t, `
 rules:
@@ -230,7 +230,7 @@ rules:
 
 // A warm runner leaves a node that drains, and another is started elsewhere.
 func TestAWarmRunnerLeavesANodeThatDrains(t *testing.T) {
-	synctest.Test(t, testAWarmRunnerLeavesANodeThatDrains)
+	bubble(t, testAWarmRunnerLeavesANodeThatDrains)
 }
 func testAWarmRunnerLeavesANodeThatDrains(t *testing.T) {
 	node := func(name string) *api.Node {
@@ -253,6 +253,7 @@ const longestPause = 10 * time.Minute
 // Warm runners that fail are started less and less often, and Now says which, why, and what to do,
 // until that is over.
 func TestWarmRunnersThatKeepFailingAreATrouble(t *testing.T) {
+	t.Parallel()
 	node := func(memory int) nomadsim.Config {
 		return nomadsim.Config{Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "a", Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: memory})}}
 	}
@@ -373,7 +374,7 @@ func TestAllReplicasShowWarmRunnersThatFail(t *testing.T) {
 }
 
 // A job that waits for a node which warm runners hold has it within 2 s; those on other nodes stay.
-func TestWarmRunnersMakeRoom(t *testing.T) { synctest.Test(t, testWarmRunnersMakeRoom) }
+func TestWarmRunnersMakeRoom(t *testing.T) { bubble(t, testWarmRunnersMakeRoom) }
 func testWarmRunnersMakeRoom(t *testing.T) {
 	node := func(name, class string) *api.Node {
 		return nomadsim.NewNode(nomadsim.Machine{Name: name, Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: 8 << 10, Class: class})
@@ -417,6 +418,7 @@ rules:
 
 // While the process ends at any step, no job takes a runner of another, and none is left behind.
 func TestNoCrashLosesAWarmRunner(t *testing.T) {
+	t.Parallel()
 	for n := 1; n <= 12; n++ {
 		for _, after := range []bool{false, true} {
 			virtual(t, fmt.Sprintf("step %d, after=%v", n, after), func(t *testing.T) {
