@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	example, err := filepath.Abs("../../rules.example.yaml")
 	must(t, err)
 	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})

@@ -21,6 +21,7 @@ import (
 // A delivery to the real program becomes a runner that its installation of a
 // GitHub App registered; what has no installation says so and stops no other.
 func TestAGitHubAppServesWhoInstalledIt(t *testing.T) {
+	t.Parallel()
 	t.Run("deliveries are received", func(t *testing.T) { testAGitHubAppServesWhoInstalledIt(t, "webhook") })
 	t.Run("deliveries are read", func(t *testing.T) { testAGitHubAppServesWhoInstalledIt(t, "poll") })
 }
