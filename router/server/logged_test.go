@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,8 +59,9 @@ func TestARunnerThatDiesIsAWarning(t *testing.T) {
 func TestWhatFailsInOtherWordsIsALineAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log lines
-		h, n := &hub{}, 0
-		h.board.refuse = func(int) error { n++; return fmt.Errorf("502, request %d", n) }
+		var n atomic.Int64
+		h := &hub{}
+		h.board.refuse = func(int) error { return fmt.Errorf("502, request %d", n.Add(1)) }
 		set, err := rules.Parse("rules.yaml", []byte(testRules+"feedback: { kind: check_run, after: 1s }\n"))
 		must(t, err)
 		r := start(t, openStore(t), &cluster{}, h, func(c *server.Config) {
@@ -67,8 +69,8 @@ func TestWhatFailsInOtherWordsIsALineAMinute(t *testing.T) {
 		})
 		r.deliver(committed(1, "self-hosted", "linx"))
 		time.Sleep(3*time.Minute + time.Second)
-		if said := log.about(t, "cannot update notices on commits"); len(said) < 3 || len(said) > 4 || n < 10 {
-			t.Errorf("of %d failures in three minutes, the log has %d lines: %v", n, len(said), said)
+		if said := log.about(t, "cannot update notices on commits"); len(said) < 3 || len(said) > 4 || n.Load() < 10 {
+			t.Errorf("of %d failures in three minutes, the log has %d lines: %v", n.Load(), len(said), said)
 		}
 	})
 }
