@@ -46,7 +46,8 @@ var (
 )
 
 // bubble runs a test beside others, on a clock of its own, which moves on when all it
-// started waits.
+// started waits. No test that runs a program is among these: until a child has begun, it
+// keeps the locks of the databases that are open.
 func bubble(t *testing.T, f func(*testing.T)) {
 	t.Helper()
 	t.Parallel()

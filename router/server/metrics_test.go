@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -73,7 +74,7 @@ func series(text string) map[string]bool {
 	return all
 }
 
-func TestTheMetricsTellOfAJobsLife(t *testing.T) { bubble(t, testTheMetricsTellOfAJobsLife) }
+func TestTheMetricsTellOfAJobsLife(t *testing.T) { synctest.Test(t, testTheMetricsTellOfAJobsLife) }
 func testTheMetricsTellOfAJobsLife(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.Start()

@@ -155,7 +155,6 @@ func read(t *testing.T, name string) []byte {
 }
 
 func TestPromtoolTakesTheAlerts(t *testing.T) {
-	t.Parallel()
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Skip("promtool is not here")
@@ -388,7 +387,6 @@ func TestNomadTakesTheAutoscalersJob(t *testing.T) {
 // What the policies ask for is one number each, the one that is meant, and the
 // most of the last five minutes.
 func TestTheAutoscalersQueriesAreOneNumber(t *testing.T) {
-	t.Parallel()
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Skip("promtool is not here")

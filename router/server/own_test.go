@@ -174,7 +174,6 @@ func eachOwn(t *testing.T, run func(ctx context.Context, y *yard, task nomadsim.
 }
 
 func TestARunnerOfItsOwnRegistrationIsLeftAlone(t *testing.T) {
-	t.Parallel()
 	let := make(chan struct{}, 1)
 	var interrupted, starts atomic.Int64
 	run := func(ctx context.Context, y *yard, _ nomadsim.Task) int {
@@ -241,7 +240,6 @@ func stays(interrupted *atomic.Int64) func(context.Context, *yard, nomadsim.Task
 }
 
 func TestOfACancelledJobOnlyARunnerThatHasNotStartedIsStopped(t *testing.T) {
-	t.Parallel()
 	var interrupted atomic.Int64
 	eachOwn(t, stays(&interrupted), func(t *testing.T, y *yard) {
 		interrupted.Store(0)
@@ -310,7 +308,6 @@ func TestARunnerOfItsOwnRegistrationThatEndsWithoutTheJobIsReplaced(t *testing.T
 
 // GitHub gives each of two jobs to the runner that was started for the other.
 func TestRunnersOfTheirOwnRegistrationMayChangeJobs(t *testing.T) {
-	t.Parallel()
 	var starts, interrupted atomic.Int64
 	run := func(ctx context.Context, y *yard, _ nomadsim.Task) int {
 		if starts.Add(1) == 1 { // the first one is slow
@@ -342,7 +339,6 @@ func TestRunnersOfTheirOwnRegistrationMayChangeJobs(t *testing.T) {
 }
 
 func TestWithTheDatabaseDeletedRunnersOfTheirOwnRegistrationAreTakenUp(t *testing.T) {
-	t.Parallel()
 	var starts, interrupted atomic.Int64
 	run := func(ctx context.Context, y *yard, _ nomadsim.Task) int {
 		starts.Add(1)
