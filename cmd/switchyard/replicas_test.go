@@ -43,7 +43,8 @@ import (
 // replica in turn, and to another when that does not take the connection.
 type balancer struct {
 	*httptest.Server
-	next atomic.Int64
+	next  atomic.Int64
+	under sync.RWMutex // read-locked by each request that is under way
 
 	mu    sync.Mutex
 	hosts []string
@@ -67,6 +68,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 func (b *balancer) send(next http.RoundTripper, req *http.Request) (resp *http.Response, err error) {
+	b.under.RLock()
+	defer b.under.RUnlock()
 	b.mu.Lock()
 	hosts := slices.Clone(b.hosts)
 	b.mu.Unlock()
@@ -89,6 +92,12 @@ func (b *balancer) send(next http.RoundTripper, req *http.Request) (resp *http.R
 		}
 	}
 	return nil, err
+}
+
+// drain waits for the answers to all requests that are under way.
+func (b *balancer) drain() {
+	b.under.Lock()
+	defer b.under.Unlock()
 }
 
 // set sets the replicas that get requests.
@@ -285,8 +294,8 @@ func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
 	r.once()
 }
 
-// As a rolling update does: each replica is taken out of the balancer, stopped, and started
-// again, while deliveries come.
+// As a rolling update does: each replica is taken out of the balancer, stopped when it has
+// answered what it got from there, and started again, while deliveries come.
 func TestARollingUpdateRefusesNoDelivery(t *testing.T) {
 	t.Parallel()
 	r := newReplicas(t, 3, postgrestest.URL(t))
@@ -310,6 +319,7 @@ func TestARollingUpdateRefusesNoDelivery(t *testing.T) {
 	}
 	for _, p := range r.all {
 		r.front.set(r.without(p)...)
+		r.front.drain()
 		p.stop()
 		p.start()
 		r.front.set(r.all...)
