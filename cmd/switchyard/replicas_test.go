@@ -43,8 +43,8 @@ import (
 // replica in turn, and to another when that does not take the connection.
 type balancer struct {
 	*httptest.Server
-	next  atomic.Int64
-	under sync.RWMutex // read-locked by each request that is under way
+	next     atomic.Int64
+	underWay sync.RWMutex // read-locked by each request from its start until its answer begins
 
 	mu    sync.Mutex
 	hosts []string
@@ -68,8 +68,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 func (b *balancer) send(next http.RoundTripper, req *http.Request) (resp *http.Response, err error) {
-	b.under.RLock()
-	defer b.under.RUnlock()
+	b.underWay.RLock()
+	defer b.underWay.RUnlock()
 	b.mu.Lock()
 	hosts := slices.Clone(b.hosts)
 	b.mu.Unlock()
@@ -94,10 +94,10 @@ func (b *balancer) send(next http.RoundTripper, req *http.Request) (resp *http.R
 	return nil, err
 }
 
-// drain waits for the answers to all requests that are under way.
+// drain waits until all requests that have begun have an answer; those that come meanwhile wait.
 func (b *balancer) drain() {
-	b.under.Lock()
-	defer b.under.Unlock()
+	b.underWay.Lock()
+	defer b.underWay.Unlock()
 }
 
 // set sets the replicas that get requests.
