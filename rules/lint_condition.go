@@ -72,7 +72,7 @@ func (l *conditionCheck) absent(c *cond.Condition, what, rule string, given []co
 			return
 		}
 		goals := append(slices.Clone(path), cond.That(cond.HasParam(p), false))
-		if !l.possible(goals...) || taken(goals) {
+		if !l.possible(goals...) || cond.Tied(goals) && !l.failing(n, p, goals) || taken(goals) {
 			return
 		}
 		said[u.Label] = true
@@ -120,6 +120,32 @@ func (l *conditionCheck) guarded(p *cond.Param, path []cond.Goal) bool {
 			return err == nil && held == g.Holds || errors.Is(err, cond.ErrTooCostly)
 		})
 	})
+}
+
+// failing reports whether it finds a job without the param for which the goals hold and the program
+// fails.
+func (l *conditionCheck) failing(n *cond.Node, p *cond.Param, goals []cond.Goal) bool {
+	fails := func(env *cond.Env) bool {
+		for _, g := range goals {
+			if held, err := l.holds(g.Node, env); err != nil || held != g.Holds {
+				return false
+			}
+		}
+		_, err := l.holds(n, env)
+		return err != nil && !errors.Is(err, cond.ErrTooCostly)
+	}
+	found := slices.ContainsFunc(l.without(p), fails)
+	w, tries := l.world(), 0
+	defer l.count(w)
+	w.Search(goals, func() bool {
+		f := jobOf(w)
+		env := newEnv(f.Labels, f)
+		_, _, err := l.read(env)
+		found = found || err == nil && fails(env)
+		tries++
+		return found || tries > 20 || l.over()
+	})
+	return found
 }
 
 // without returns some jobs without a param: plain ones, and ones with every other label and param

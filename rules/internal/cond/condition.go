@@ -139,6 +139,53 @@ func (n *Node) Opaque(p *Param) bool {
 	return asks && only
 }
 
+// Tied reports whether a program among the goals asks for something that another part of them asks
+// for as well: together they may be impossible, and no world says so.
+func Tied(goals []Goal) bool {
+	asked := map[string]int{} // how many parts ask for it
+	var programs []*Node
+	for _, g := range goals {
+		g.Each(func(n *Node) {
+			if n.Kind == Program && n.table == nil {
+				programs = append(programs, n)
+			}
+			for _, subject := range n.subjects() {
+				asked[subject]++
+			}
+		})
+	}
+	return slices.ContainsFunc(programs, func(n *Node) bool {
+		return slices.ContainsFunc(n.subjects(), func(subject string) bool { return asked[subject] > 1 })
+	})
+}
+
+// subjects returns what an atom asks for: the labels, of which the params are part, the repository,
+// or another fact.
+func (n *Node) subjects() (all []string) {
+	of := func(name string) string {
+		switch {
+		case name == labelsName, strings.HasPrefix(name, "label "), strings.HasPrefix(name, "param."):
+			return labelsName
+		case strings.HasPrefix(name, "repo."):
+			return "repo"
+		}
+		return name
+	}
+	switch n.Kind {
+	case hasLabel, hasOnly, paramIs, hasParam:
+		return []string{labelsName}
+	case factIs, factHolds:
+		return []string{of(n.name)}
+	case Program:
+		for _, name := range n.names {
+			all = append(all, of(name))
+		}
+		slices.Sort(all)
+		all = slices.Compact(all)
+	}
+	return all
+}
+
 type kind int
 
 const (
