@@ -134,6 +134,9 @@ labels:
 		{"two ends", "version: 1\nrules: [{ name: r, deny: no, jobspec: §j }]\n", []string{`a rule has one of jobspec, dispatch and deny, not both deny and jobspec`}},
 		{"names that are taken or bad", "version: 1\nrules:\n  - { name: r, jobspec: j }\n  - { name: §r, jobspec: j }\n  - { name: §\"\\e[2J\", jobspec: §'${{ 1 }}' }\n", []string{
 			`rule r is already defined at line 3`, `rule name "\x1b[2J": write letters, digits, spaces and ._/+:-, at most 128`, `jobspec must be written out, not come from an expression`}},
+		{"names that are too long", "version: 1\nrules:\n  - { name: " + strings.Repeat("é", 128) + ", jobspec: j }\n  - { name: §" + strings.Repeat("é", 129) + ", jobspec: §" + strings.Repeat("j", 129) + " }\n", []string{
+			fmt.Sprintf(`rule name "%s"…: write letters, digits, spaces and ._/+:-, at most 128`, strings.Repeat("é", 60)),
+			fmt.Sprintf(`jobspec: "%s"… is not a valid name of a jobspec`, strings.Repeat("j", 60))}},
 		{"a denial that places", "version: 1\nrules: [{ name: r, deny: no, node_pool: §a, max: §{ cpu: 1 } }]\n", []string{
 			`a rule that denies places nothing: node_pool has no effect`, `a rule that denies places nothing: max has no effect`}},
 		{"a denial with an expression", "version: 1\nrules: [{ name: r, deny: §'not ${{ repo.name }}' }]\n", []string{`deny must be written out, not come from an expression`}},

@@ -247,7 +247,7 @@ func completed(table []*field) []*field {
 		case f.words != nil:
 			f.read = boxed(oneOf(f.words...))
 		default:
-			f.read = boxed(named(f.pattern, f.noun))
+			f.read = boxed(named(f.pattern.MatchString, f.noun))
 		}
 		switch {
 		case f.merge != nil:
@@ -534,7 +534,7 @@ var datacenterList = &list{
 			r.Fault(n, "%s must list at least one; [\"*\"] is any", what)
 		}
 		for _, i := range items {
-			l.datacenters = append(l.datacenters, read(&r.valueReader, i, what, named(datacenterGlob, "name or pattern of a Nomad datacenter")))
+			l.datacenters = append(l.datacenters, read(&r.valueReader, i, what, named(datacenterGlob.MatchString, "name or pattern of a Nomad datacenter")))
 		}
 	},
 	merge: (*merger).datacenters,

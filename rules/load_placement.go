@@ -155,7 +155,7 @@ func (r *placementReader) affinity(n ast.Node) (a affinitySpec, ok bool) {
 }
 
 func (r *placementReader) device(n ast.Node) (d deviceSpec, ok bool) {
-	readName := named(deviceName, "device: write type, vendor/type or vendor/type/model, such as nvidia/gpu")
+	readName := named(deviceName.MatchString, "device: write type, vendor/type or vendor/type/model, such as nvidia/gpu")
 	d.count = value[int]{set: true, literal: 1}
 	if _, short := yamlfile.Scalar(n); short {
 		d.name = read(&r.valueReader, n, "device", readName)

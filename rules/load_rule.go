@@ -114,7 +114,7 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 		r.Fault(n, "a rule needs a name")
 	} else if s, ok := r.Text(v, "rule name"); ok {
 		ru.name = s
-		if !plainName.MatchString(s) {
+		if !isPlainName(s) {
 			r.Fault(v, "rule name %s: write letters, digits, spaces and ._/+:-, at most 128", words.Quote(s))
 		} else {
 			r.once(v, "rule "+s)
@@ -139,7 +139,7 @@ func (r *ruleReader) rule(n ast.Node) (ru rule) {
 		}
 	}
 	if v, ok := f["jobspec"]; ok {
-		ru.jobspec = literal(&r.valueReader, v, "jobspec", named(plainName, "name of a jobspec")).literal
+		ru.jobspec = literal(&r.valueReader, v, "jobspec", named(isPlainName, "name of a jobspec")).literal
 		ru.jobspecAt = r.at(v)
 	}
 	if v, ok := f["dispatch"]; ok {
@@ -261,7 +261,7 @@ func (r *ruleReader) fallback(n ast.Node, ru *rule) {
 			fb.after = d
 		}
 		if v, ok := f["jobspec"]; ok {
-			fb.jobspec = literal(&r.valueReader, v, "jobspec", named(plainName, "name of a jobspec")).literal
+			fb.jobspec = literal(&r.valueReader, v, "jobspec", named(isPlainName, "name of a jobspec")).literal
 			fb.jobspecAt = r.at(v)
 		}
 		r.layer(f, &fb.layer, "fallback")

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -90,7 +91,8 @@ func (v view) May(role string) bool {
 // Scoped reports whether the principal sees the jobs of some repositories only.
 func (v view) Scoped() bool { return v.Who.Scope != nil }
 
-var templates = func() map[string]*template.Template {
+// templates are the pages, by name. They are read when the first one is asked for: most commands show none.
+var templates = sync.OnceValue(func() map[string]*template.Template {
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
 		panic(err)
@@ -104,7 +106,7 @@ var templates = func() map[string]*template.Template {
 		all[name] = template.Must(template.New(name).Funcs(functions).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/"+name+".html"))
 	}
 	return all
-}()
+})
 
 var functions = template.FuncMap{
 	"short":     short,

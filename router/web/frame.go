@@ -71,7 +71,7 @@ func (f *frame) fill(req *http.Request, p consolePage, data any) content {
 	}
 	v := view{Title: c.title, Page: p, Who: auth.Who(req.Context()), Now: f.now(), Data: data}
 	var b bytes.Buffer
-	if err := templates[p.template].ExecuteTemplate(&b, "content", v); err != nil {
+	if err := templates()[p.template].ExecuteTemplate(&b, "content", v); err != nil {
 		return content{err: fmt.Errorf("make the page: %w", err)}
 	}
 	c.html = template.HTML(b.String())
@@ -118,7 +118,7 @@ func (f *frame) page(w http.ResponseWriter, req *http.Request, p consolePage, c 
 	var b bytes.Buffer
 	err := c.err
 	if err == nil {
-		err = templates[p.template].ExecuteTemplate(&b, "layout", v)
+		err = templates()[p.template].ExecuteTemplate(&b, "layout", v)
 	}
 	if err != nil {
 		f.logger.Error("a page could not be made", "path", req.URL.Path, "err", err)

@@ -272,7 +272,7 @@ func (r *rulesPages) impact(ctx context.Context, w http.ResponseWriter, req *htt
 		v.Impact, v.NoDiff = nil, r.console.problemOf(req, err).Detail
 	}
 	b := bytes.NewBufferString("</p>")
-	if err := templates["rules"].ExecuteTemplate(b, "impact", v); err != nil {
+	if err := templates()["rules"].ExecuteTemplate(b, "impact", v); err != nil {
 		r.console.config.Logger.Error("a page could not be made", "path", req.URL.Path, "err", err)
 	}
 	if sent {
