@@ -237,6 +237,13 @@ func (r *replicas) registered(id int64) {
 	for _, p := range r.all {
 		r.t.Logf("the log of %s:\n%s", p.admin, p.log.String())
 	}
+	for _, p := range r.all {
+		if resp, err := http.Get(fmt.Sprintf("%s/api/v1/jobs/%d", p.admin, id)); err == nil {
+			body, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			r.t.Logf("%s says of the job: %s", p.admin, body)
+		}
+	}
 	r.t.Fatalf("Nomad has no job %s", name)
 }
 

@@ -360,7 +360,11 @@ func openPostgres(ctx context.Context, url string, options ...Option) (_ *Store,
 	if err := w.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := migratePostgres(ctx, s.write, w.conn); err != nil {
+	err = migratePostgres(ctx, s.write, w.conn)
+	if err == nil {
+		_, err = w.conn.ExecContext(ctx, "DELETE FROM commits WHERE at < now() - interval '1 day'") // of processes that are gone
+	}
+	if err != nil {
 		w.disconnect()
 		return nil, err
 	}
@@ -450,17 +454,23 @@ func (w *writer) disconnect() {
 }
 
 // became finds out what became of a transaction whose commit was cut off: nil, it was committed.
+// Its number alone does not tell: after a crash, or a failover, another may have it.
 func (w *writer) became(id string, err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), resolveFor)
 	defer cancel()
 	_, _ = w.db.ExecContext(ctx, endBackend, w.backend) // else it may be in progress for long
 	for {
 		var status sql.NullString
+		var ours bool
 		asked := w.db.QueryRowContext(ctx, "SELECT pg_xact_status($1::xid8)", id).Scan(&status)
+		ended := status.String == "committed" || status.String == "aborted"
+		if asked == nil && ended { // only now, as a statement sees what was committed before it
+			asked = w.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM commits WHERE writer = $1 AND xact = $2)", w.name, id).Scan(&ours)
+		}
 		switch {
-		case asked == nil && status.String == "committed":
+		case asked == nil && ours:
 			return nil
-		case asked == nil && status.String == "aborted":
+		case asked == nil && ended:
 			return fmt.Errorf("commit: %w", err)
 		case asked == nil && !status.Valid, !router.Pause(ctx, 50*time.Millisecond):
 			return fmt.Errorf("commit, and nobody knows what became of it: %w", err)

@@ -2,10 +2,13 @@ package store
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"switchyard/router"
 	"switchyard/router/store/postgrestest"
@@ -67,6 +70,33 @@ func TestStatementsAsPostgreSQLTakesThem(t *testing.T) {
 	} {
 		if got := postgresText(query, []any{int64(1), "x", []byte{1}, router.Queued, nil, true}); got != want {
 			t.Errorf("%s\nbecame %s\nwant   %s", query, got, want)
+		}
+	}
+}
+
+// A database that crashes gives another transaction the number of one of which it has nothing.
+func TestATransactionWhoseNumberIsUsedAgainIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	cluster := postgrestest.NewCluster(t)
+	s, err := Open(t.Context(), cluster.URL)
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	for again := false; !again; { // now and then the database has written something of it
+		err = s.writer.change(t.Context(), router.SourceRouter, func(tx *tx) error {
+			_, err := tx.exec(setMarkSQL, "a", "1")
+			ours, parsed := strconv.Atoi(s.writer.id)
+			must(t, parsed)
+			cluster.Restart(t)
+			conn, connected := pgx.Connect(t.Context(), cluster.URL)
+			must(t, connected)
+			defer conn.Close(t.Context())
+			for id := 0; id < ours; again = id == ours {
+				must(t, conn.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&id))
+			}
+			return err
+		})
+		if got, _ := s.Mark(t.Context(), "a"); err == nil || got != "" {
+			t.Fatalf("the change is said to be made, %v, and it is %q", err, got)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type writer struct {
 	postgres *postgres                                      // nil: the database is a file
 	adapt    func(query string, args []any) (string, []any) // as the database takes them; nil: as they are
 	alone    bool                                           // no other process may use the database
+	name     string                                         // in the table of commits, in PostgreSQL
 	id       string                                         // of the transaction in hand, in PostgreSQL
 	epoch    int64                                          // likewise: of the leader, from the first change of the transaction on
 	stmts    map[string]*sql.Stmt                           // by SQL text; used by the goroutine only
@@ -90,6 +92,7 @@ func startWriter(ctx context.Context, db *sql.DB, file *watched) (*writer, error
 func newWriter(db *sql.DB, file *watched) *writer {
 	return &writer{
 		db:      db,
+		name:    rand.Text(),
 		stmts:   map[string]*sql.Stmt{},
 		file:    file,
 		ops:     make(chan *op, maxBatch),
@@ -381,15 +384,19 @@ func (w *writer) begin(t *tx, from router.Source) error {
 	}
 }
 
-// setSource says who makes the changes that follow. In PostgreSQL it first waits until nobody
-// else makes any.
+// setSource says who makes the changes that follow. In PostgreSQL it also notes the transaction,
+// for became, and waits until nobody else makes changes.
 func (w *writer) setSource(t *tx, from router.Source) error {
 	if w.postgres == nil {
 		_, err := t.exec("UPDATE source SET name = ?", from)
 		return err
 	}
-	return t.query(into(new(any), new(any), &w.id, &w.epoch),
-		"SELECT pg_advisory_xact_lock(CAST(?1 AS int), hashtext(current_schema()))::text, set_config('switchyard.source', ?2, true), pg_current_xact_id()::text, leader_epoch()", changesLock, from)
+	return t.query(into(new(any), new(any), &w.id, &w.epoch), `
+WITH noted AS (
+	INSERT INTO commits (writer, xact, at) VALUES (?3, pg_current_xact_id()::text, now())
+	ON CONFLICT (writer) DO UPDATE SET xact = excluded.xact, at = excluded.at WHERE commits.xact <> excluded.xact
+)
+SELECT pg_advisory_xact_lock(CAST(?1 AS int), hashtext(current_schema()))::text, set_config('switchyard.source', ?2, true), pg_current_xact_id()::text, leader_epoch()`, changesLock, from, w.name)
 }
 
 // end commits a transaction.
