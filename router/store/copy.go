@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"switchyard/router"
 )
@@ -91,20 +92,34 @@ func Copy(ctx context.Context, from, to string, said func(table string, rows int
 	if said == nil {
 		said = func(string, int64) {}
 	}
+	if copied, err = target.fill(ctx, source, said); err != nil {
+		return nil, fmt.Errorf("copy %s to %s: %w", source.path, target.path, err)
+	}
+	return copied, nil
+}
+
+// copyPatience is how long a statement of a copy may take in PostgreSQL: nobody waits for it.
+const copyPatience = 10 * time.Minute
+
+// fill does the work of Copy.
+func (s *Store) fill(ctx context.Context, source *Store, said func(table string, rows int64)) (copied []Copied, err error) {
 	var failed error
-	err = target.writer.change(ctx, router.SourceOperator, func(t *tx) error {
-		if failed == nil { // else the writer makes the change again, to know whether it is this one that fails
+	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
+		if failed != nil { // the writer makes the change again, to know whether it is this one that fails
+			return failed
+		}
+		if t.patience = copyPatience; s.postgres != nil {
+			_, failed = t.exec("SET LOCAL idle_in_transaction_session_timeout = 0") // the source may take its time
+		}
+		if failed == nil {
 			copied, failed = copyAll(ctx, source.querier(ctx), t, said)
 		}
 		return failed
 	})
-	if err == nil && target.postgres != nil {
-		_, err = target.write.ExecContext(ctx, "ANALYZE") // without it plans are guesses for a while
+	if err == nil && s.postgres != nil {
+		_, err = s.write.ExecContext(ctx, "ANALYZE") // without it plans are guesses for a while
 	}
-	if err != nil {
-		return nil, fmt.Errorf("copy %s to %s: %w", source.path, target.path, err)
-	}
-	return copied, nil
+	return copied, err
 }
 
 func copyAll(ctx context.Context, from querier, t *tx, said func(table string, rows int64)) (copied []Copied, err error) {

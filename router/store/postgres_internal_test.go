@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -175,5 +176,24 @@ func TestAConnectionThatIsReadOnlyIsGivenUp(t *testing.T) {
 	}
 	if after := backend(); after == before {
 		t.Error("the writer keeps a connection that is read-only")
+	}
+}
+
+// The database does not end a copy whose source takes its time.
+func TestACopyMayTakeItsTime(t *testing.T) {
+	t.Parallel()
+	source, err := Open(t.Context(), filepath.Join(t.TempDir(), "s.db"), Alone)
+	must(t, err)
+	defer func() { must(t, source.Close()) }()
+	must(t, source.SetMark(t.Context(), "a", "1"))
+	target, err := Open(t.Context(), postgrestest.URL(t), Alone)
+	must(t, err)
+	defer func() { must(t, target.Close()) }()
+	var idle string
+	said := func(string, int64) {
+		must(t, target.writer.conn.QueryRowContext(t.Context(), "SHOW idle_in_transaction_session_timeout").Scan(&idle))
+	}
+	if _, err := target.fill(t.Context(), source, said); err != nil || idle != "0" {
+		t.Errorf("%v; a transaction may be idle for %q", err, idle)
 	}
 }
