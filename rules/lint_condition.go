@@ -134,14 +134,16 @@ func (l *conditionCheck) failing(n *cond.Node, p *cond.Param, goals []cond.Goal)
 		_, err := l.holds(n, env)
 		return err != nil && !errors.Is(err, cond.ErrTooCostly)
 	}
-	found := slices.ContainsFunc(l.without(p), fails)
-	w, tries := l.world(), 0
+	if slices.ContainsFunc(l.without(p), fails) {
+		return true
+	}
+	w, found, tries := l.world(), false, 0
 	defer l.count(w)
 	w.Search(goals, func() bool {
 		f := jobOf(w)
 		env := newEnv(f.Labels, f)
 		_, _, err := l.read(env)
-		found = found || err == nil && fails(env)
+		found = err == nil && fails(env)
 		tries++
 		return found || tries > 20 || l.over()
 	})

@@ -108,7 +108,8 @@ func (s *Store) fill(ctx context.Context, source *Store, said func(table string,
 		if failed != nil { // the writer makes the change again, to know whether it is this one that fails
 			return failed
 		}
-		if t.patience = copyPatience; s.postgres != nil {
+		t.patience = copyPatience
+		if s.postgres != nil {
 			_, failed = t.exec("SET LOCAL idle_in_transaction_session_timeout = 0") // the source may take its time
 		}
 		if failed == nil {

@@ -91,7 +91,8 @@ func (v view) May(role string) bool {
 // Scoped reports whether the principal sees the jobs of some repositories only.
 func (v view) Scoped() bool { return v.Who.Scope != nil }
 
-// templates are the pages, by name. They are read when the first one is asked for: most commands show none.
+// templates are the pages, by name. They are read when the first one is asked for: most commands
+// show none.
 var templates = sync.OnceValue(func() map[string]*template.Template {
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
