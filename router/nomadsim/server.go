@@ -343,6 +343,9 @@ func (s *Server) routes() http.Handler {
 	return m
 }
 
+// zippers are used again: a new one takes 800 KB.
+var zippers = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
+
 func (s *Server) answer(f answerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, index, err := s.ask(f, w.Header(), r)
@@ -367,8 +370,9 @@ func (s *Server) answer(f answerFunc) http.Handler {
 		var to io.Writer = w
 		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") { // as Nomad does for all answers (2.0.5, tried 2026-11-29)
 			w.Header().Set("Content-Encoding", "gzip")
-			z := gzip.NewWriter(w)
-			defer z.Close()
+			z := zippers.Get().(*gzip.Writer)
+			z.Reset(w)
+			defer func() { z.Close(); zippers.Put(z) }()
 			to = z
 		}
 		_, _ = to.Write(body) // a client that went away needs no answer
