@@ -93,6 +93,9 @@ func newTask(t *testing.T, jobspec string, jit *string) task {
 
 func put(t *testing.T, path, text string, mode fs.FileMode) {
 	t.Helper()
+	// A child of a parallel test, forked now, would have the file open for writing: nobody can execute it then.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, []byte(text), mode); err != nil {
 		t.Fatal(err)
 	}
@@ -168,8 +171,10 @@ func exists(path ...string) bool {
 }
 
 func TestStartScripts(t *testing.T) {
+	t.Parallel()
 	for _, jobspec := range []string{"docker-linux", "docker-linux-dind", "podman-linux", "raw-exec-macos"} {
 		t.Run(jobspec, func(t *testing.T) {
+			t.Parallel()
 			t.Run("a configuration reaches the runner by its environment only", func(t *testing.T) {
 				d := newTask(t, jobspec, new("s3cret"))
 				out, code := d.run(t)
@@ -403,6 +408,7 @@ func TestTheDaemonBesideARunner(t *testing.T) {
 
 // TestTheHookBeforeTheFirstStep runs the hook as the child of a worker, which is the child of a runner.
 func TestTheHookBeforeTheFirstStep(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"/bin/bash", "curl"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skip("needs ", name)
@@ -428,6 +434,7 @@ func TestTheHookBeforeTheFirstStep(t *testing.T) {
 		{name: "a token that was used does the same", answers: []int{410}, own: true, want: "::error title=Switchyard::answer 410\nthe runner is stopped\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			var mu sync.Mutex
 			asked := 0
 			server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {

@@ -31,8 +31,10 @@ func waiting(t *testing.T, jobspec string, answer func(n int, rw http.ResponseWr
 }
 
 func TestAWarmRunnerWaitsAtTheClaim(t *testing.T) {
+	t.Parallel()
 	for _, jobspec := range []string{"docker-linux", "docker-linux-dind", "podman-linux", "raw-exec-macos"} {
 		t.Run(jobspec, func(t *testing.T) {
+			t.Parallel()
 			t.Run("until a job takes it", func(t *testing.T) {
 				d := waiting(t, jobspec, func(n int, rw http.ResponseWriter, _ *http.Request) {
 					switch {
