@@ -37,11 +37,7 @@ func TestARecordedRunIsReplayedAsItWas(t *testing.T) {
 		}
 	}
 	t.Run("real", func(t *testing.T) {
-		addr := nomadtest.Agent(t)
-		if addr == "" {
-			t.Skip("no nomad on PATH and no SWITCHYARD_NOMAD_ADDR")
-		}
-		on := nomadtest.At(t, addr)
+		on := nomadtest.Real(t)
 		replay(t, on, nomad.Config{API: on.Config})
 	})
 	t.Run("simulated", func(t *testing.T) {

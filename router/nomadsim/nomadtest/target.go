@@ -30,18 +30,22 @@ type Target struct {
 // Targets runs a test against the real agent, if there is one, and against a simulated one.
 func Targets(t *testing.T, config nomadsim.Config, test func(t *testing.T, on Target)) {
 	t.Helper()
-	t.Run("real", func(t *testing.T) {
-		addr := Agent(t)
-		if addr == "" {
-			t.Skip("no nomad on PATH and no SWITCHYARD_NOMAD_ADDR")
-		}
-		on := At(t, addr)
-		on.Real = true
-		test(t, on)
-	})
+	t.Run("real", func(t *testing.T) { test(t, Real(t)) })
 	t.Run("simulated", func(t *testing.T) {
 		test(t, Simulated(t, config))
 	})
+}
+
+// Real returns the real agent. Without one the test is skipped.
+func Real(t *testing.T) Target {
+	t.Helper()
+	addr := Agent(t)
+	if addr == "" {
+		t.Skip("no nomad on PATH and no SWITCHYARD_NOMAD_ADDR")
+	}
+	on := At(t, addr)
+	on.Real = true
+	return on
 }
 
 // Simulated starts a simulated Nomad for one test. Without nodes it has one like this
